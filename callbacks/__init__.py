@@ -1,0 +1,17 @@
+"""What watches a model learn: Lightning callbacks that save, stop, show and write."""
+
+from callbacks.checkpoints import BestCheckpoint, EarlyStopping, LastCheckpoint
+from callbacks.predictions import PredictionWriter
+from callbacks.progress import ProgressBar
+from callbacks.random_state import RandomState
+from callbacks.summary import RunSummary
+
+__all__ = [
+    "BestCheckpoint",
+    "EarlyStopping",
+    "LastCheckpoint",
+    "PredictionWriter",
+    "ProgressBar",
+    "RandomState",
+    "RunSummary",
+]

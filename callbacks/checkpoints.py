@@ -1,0 +1,162 @@
+"""When to save, what is best, when to stop; and how an interruption loses nothing."""
+
+import shutil
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import callbacks as stock
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+
+
+def watched(monitor: str, trainer: Trainer) -> str:
+    """Name the metric to watch: `monitor`, but `train_loss` for `val_loss` where nothing is validated."""
+    return "train_loss" if monitor == "val_loss" and not trainer.enable_validation else monitor
+
+
+class EarlyStopping(stock.EarlyStopping):
+    """Stops training when a metric no longer improves, or is no number.
+
+    Args:
+        monitor: The metric; `val_loss` means `train_loss` where there is no validation split.
+        patience: How many validations without improvement to wait.
+        min_delta: The smallest change that counts as an improvement.
+        mode: `min` if less is better, `max` if more is.
+        kwargs: Options of Lightning's `EarlyStopping`.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 10,
+        min_delta: float = 0.0,
+        mode: str = "min",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(monitor=monitor, patience=patience, min_delta=min_delta, mode=mode, **kwargs)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose the metric before anything is restored under its name."""
+        self.monitor = watched(self.monitor, trainer)
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the metric, unless training ended before the first validation could measure it."""
+        measured = [name for name in trainer.callback_metrics if not name.startswith("lr-")]
+        if self.monitor in measured:
+            super().on_train_epoch_end(trainer, pl_module)
+        elif any(name.startswith("val_") for name in measured):
+            raise MisconfigurationException(
+                f"--early_stopping.monitor {self.monitor}: nothing of this name is measured; "
+                f"there are {', '.join(measured)}."
+            )
+
+
+class BestCheckpoint(stock.ModelCheckpoint):
+    """Keeps `best.ckpt`, the state of the epoch with the best value of a metric.
+
+    When a run is resumed in a new folder, the best of the old run is copied there and stays the best until it is
+    beaten.
+
+    Args:
+        monitor: The metric; `val_loss` means `train_loss` where there is no validation split.
+        mode: `min` if less is better, `max` if more is.
+        filename: Name of the file, without its ending.
+        kwargs: Options of Lightning's `ModelCheckpoint`.
+    """
+
+    def __init__(self, monitor: str = "val_loss", mode: str = "min", filename: str = "best", **kwargs: Any) -> None:
+        super().__init__(monitor=monitor, mode=mode, filename=filename, **kwargs)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose the metric before anything is restored under its name."""
+        if self.monitor is not None:
+            self.monitor = watched(self.monitor, trainer)
+        super().setup(trainer, pl_module, stage)
+        self._fits = stage == "fit"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over which checkpoint is best, and the file itself."""
+        if not self._fits:
+            return
+        old = Path(state_dict["best_model_path"])
+        if self.dirpath and old.is_file() and Path(state_dict["dirpath"]) != Path(self.dirpath):
+            new = Path(self.dirpath) / old.name
+            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # Lightning sets it on the function
+                new.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(old, new)
+            score = state_dict["best_model_score"]
+            state_dict = {
+                **state_dict,
+                "dirpath": self.dirpath,
+                "best_model_path": str(new),
+                "kth_best_model_path": str(new),
+                "best_k_models": {str(new): score},
+                "kth_value": score,
+                "last_model_path": "",
+            }
+        super().load_state_dict(state_dict)
+
+
+class LastCheckpoint(stock.ModelCheckpoint):
+    """Keeps `last.ckpt`, the state after the last epoch, or after the last step of an interrupted one.
+
+    The first Ctrl-C ends the run after the step in progress, so that nothing is lost or done twice; a second one ends
+    it at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+        self._interrupted = False
+        self._between_steps = False
+        self._handler: Any = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep nothing: the last checkpoint of one run means nothing to the next."""
+        return {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen for Ctrl-C; only the main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, signum: int, frame: FrameType | None) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+        print("\nCtrl-C: stopping after this step; once more stops at once, and loses what this epoch learned.")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
+    ) -> None:
+        """End an interrupted run where it can go on exactly."""
+        if self._interrupted:
+            self._between_steps = True
+            raise KeyboardInterrupt
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save; and end a run that was interrupted during validation."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save what an interruption would lose."""
+        if self._between_steps or isinstance(exception, SIGTERMException):
+            self._save_checkpoint(trainer, self.format_checkpoint_name({}))
+        self._stop_listening()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give Ctrl-C back its meaning."""
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+            self._handler = None

@@ -1,0 +1,144 @@
+"""What became of a run: `summary.json`, and the hyperparameters with their final metrics in TensorBoard."""
+
+import json
+import math
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+
+class RunSummary(Callback):
+    """Measures a fit from start to end and writes `summary.json` into the run's folder.
+
+    It holds the metrics of the last and of the best epoch, those of a test that follows, epochs, steps, seconds,
+    training samples per second, peak memory (MiB, on the GPU where there is one) and versions. A run that was
+    interrupted or failed has one too; its `status` says so.
+    """
+
+    def __init__(self) -> None:
+        self.summary: dict[str, Any] = {}
+        self._start = 0.0
+        self._first_step = 0
+        self._best_score: float | None = None
+        self._best: dict[str, float] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock, and say what is trained on what."""
+        self._start, self._first_step = time.monotonic(), trainer.global_step
+        if trainer.is_global_zero:
+            parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+            sizes = {stage: len(split.indices) for stage, split in getattr(_data(trainer), "splits", {}).items()}
+            data = ", ".join(f"{size:,} {stage}" for stage, size in sizes.items())
+            print(
+                f"{type(pl_module).__name__} ({parameters:,} parameters) on {_name(trainer)}"
+                f"{f' ({data})' if data else ''}, {trainer.accelerator.__class__.__name__.removesuffix('Accelerator')}"
+                f"; the best checkpoint is chosen by {_monitor(trainer)}"
+            )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look whether the epoch before was the best, now that its metrics are complete."""
+        self._note_best(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what is known when training ends."""
+        self._note_best(trainer)
+        self.write(trainer, pl_module, "finished")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write what is known when training breaks off."""
+        if trainer.state.fn == "fit" and self._start and not self.summary:
+            interrupted = isinstance(exception, KeyboardInterrupt)
+            self.write(trainer, pl_module, "interrupted" if interrupted else f"failed: {type(exception).__name__}")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the test metrics to the summary of the fit before."""
+        if self.summary:
+            self.summary["test"] = _numbers(trainer, "test_")
+            self._dump(trainer)
+            log_hyperparameters(trainer, pl_module, {**self.summary["final"], **self.summary["test"]})
+
+    def _note_best(self, trainer: Trainer) -> None:
+        score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+        if score is not None and float(score) != self._best_score:
+            self._best_score, self._best = float(score), _numbers(trainer)
+
+    def write(self, trainer: Trainer, pl_module: LightningModule, status: str) -> None:
+        """Write the summary of a fit."""
+        seconds = time.monotonic() - self._start
+        steps = trainer.global_step - self._first_step
+        sampler = getattr(trainer.train_dataloader, "sampler", None)
+        batches = trainer.num_training_batches
+        samples = getattr(sampler, "num_samples", 0) * trainer.world_size * steps / batches if batches else 0
+        self.summary = {
+            "status": status,
+            "model": type(pl_module).__name__,
+            "data": _name(trainer),
+            "monitor": _monitor(trainer),
+            "best_checkpoint": getattr(trainer.checkpoint_callback, "best_model_path", ""),
+            "best": self._best,
+            "final": _numbers(trainer),
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "seconds": round(seconds, 3),
+            "samples_per_second": round(samples / seconds, 1),
+            "peak_memory_mib": _peak_memory(pl_module.device),
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "lightning": lightning.__version__,
+            },
+        }
+        self._dump(trainer)
+
+    def _dump(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero and trainer.log_dir is not None:
+            path = Path(trainer.log_dir) / "summary.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(self.summary, indent=2) + "\n")
+
+
+def log_hyperparameters(trainer: Trainer, pl_module: LightningModule, metrics: dict[str, float]) -> None:
+    """Give TensorBoard the run's hyperparameters together with its final metrics, which its table compares."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            data = getattr(_data(trainer), "hparams", {})
+            params = {**{f"data/{name}": value for name, value in data.items()}, **pl_module.hparams}
+            logger.log_hyperparams(params, metrics, step=trainer.global_step)
+
+
+def _peak_memory(device: torch.device) -> float | None:
+    """Most memory used so far, in MiB: allocated on a GPU, else resident; None where the system does not tell."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    if sys.platform == "win32":
+        return None
+    import resource  # Windows has no such module
+
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
+
+
+def _numbers(trainer: Trainer, prefix: str = "") -> dict[str, float]:
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
+    # JSON has no NaN: a metric that is no number is left out.
+    return {name: value for name, value in metrics.items() if name != "train_loss_step" and math.isfinite(value)}
+
+
+def _name(trainer: Trainer) -> str:
+    return "its own data" if _data(trainer) is None else type(_data(trainer)).__name__
+
+
+def _data(trainer: Trainer) -> LightningDataModule | None:
+    data: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]  # Lightning gives no type
+    return data
+
+
+def _monitor(trainer: Trainer) -> str | None:
+    return getattr(trainer.checkpoint_callback, "monitor", None)

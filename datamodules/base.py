@@ -1,0 +1,370 @@
+"""What every data module shares: splits, batches, a resumable shuffle, and what was fitted."""
+
+import math
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from datamodules.splits import class_weights, downsample, holdout, kfold
+
+TaskName = Literal["regression", "binary", "multiclass"]
+Balance = Literal["none", "downsample", "weights"]
+Stage = Literal["train", "val", "test"]
+
+
+class DataError(Exception):
+    """Data that cannot be used as they are: the message names the file or the option, and the remedy."""
+
+
+class Samples(Dataset[tuple[Tensor, Tensor]]):
+    """Resident samples: all inputs and all targets, each one tensor.
+
+    Args:
+        x: The inputs, shape `(N, ...)`.
+        y: The targets, shape `(N,)` or `(N, K)`.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x = x
+        self.y = y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Take a whole batch, `indices` of shape `(B,)`, in one call for each tensor."""
+        return self.x.index_select(0, indices), self.y.index_select(0, indices)
+
+
+class Split(NamedTuple):
+    """Some of the samples: `indices` into `samples`."""
+
+    samples: Samples
+    indices: Tensor
+
+
+class BatchSampler(DistributedSampler[Tensor]):
+    """Yields one index tensor a batch: shuffled by seed and epoch, shared out over ranks, resumable within an epoch.
+
+    A last batch of one sample, from which batch normalisation could not learn, joins the batch before it.
+
+    Args:
+        indices: The samples to go through, shape `(n,)`.
+        batch_size: Samples in a batch.
+        shuffle: Whether every epoch has an order of its own.
+        seed: Seed of these orders.
+        weights: If given, every epoch draws `n` samples with replacement, each in proportion to its weight.
+    """
+
+    def __init__(
+        self, indices: Tensor, batch_size: int, shuffle: bool = False, seed: int = 0, weights: Tensor | None = None
+    ) -> None:
+        distributed = dist.is_available() and dist.is_initialized()
+        super().__init__(
+            cast("Dataset[Tensor]", indices),
+            num_replicas=dist.get_world_size() if distributed else 1,
+            rank=dist.get_rank() if distributed else 0,
+            shuffle=shuffle,
+            seed=seed,
+        )
+        self.indices = indices
+        self.batch_size = batch_size
+        self.weights = weights
+        self.start = 0  # how many batches the next epoch skips: those that an interrupted run has already seen
+
+    def __len__(self) -> int:
+        joined = self.num_samples % self.batch_size == 1 and self.num_samples > self.batch_size > 2
+        return math.ceil(self.num_samples / self.batch_size) - joined
+
+    def __iter__(self) -> Iterator[Tensor]:
+        size = len(self.indices)
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        if self.weights is not None:
+            # Not torch.multinomial, which stops at 2**24 samples.
+            bounds = self.weights.cumsum(0)
+            draws = torch.rand(size, generator=generator, dtype=bounds.dtype) * bounds[-1]
+            order = torch.searchsorted(bounds, draws, right=True).clamp_(max=size - 1)
+        elif self.shuffle:
+            order = torch.randperm(size, generator=generator)
+        else:
+            order = torch.arange(size)
+        if self.num_replicas > 1:  # every rank needs as many batches as the others: wrap around
+            order = order[torch.arange(self.rank, self.total_size, self.num_replicas) % size]
+        edges = [min(batch * self.batch_size, len(order)) for batch in range(len(self))] + [len(order)]
+        start, self.start = self.start, 0
+        for batch in range(start, len(self)):
+            yield self.indices[order[edges[batch] : edges[batch + 1]]]
+
+
+class DataModule(LightningDataModule):
+    """Base of all data modules whose samples fit in memory.
+
+    A leaf gives `task`, `num_outputs`, `input_shape` and, for classification, `class_names`, all known before `setup`,
+    and `load`; the base does the rest. A batch is `(x, y)`, encoded but not normalised: the model normalises, by the
+    `statistics` found here.
+
+    Args:
+        batch_size: Samples in a batch, on each device.
+        val_fraction: Share of the training samples that is held out for validation; 0 for none.
+        test_fraction: Share of all samples that is held out for the test, where the data have no test split of
+            their own.
+        balance: `downsample` keeps as many training samples of every class as the smallest class has; `weights` draws
+            the classes equally often.
+        num_folds: If not 0, cross-validation: the samples are dealt into this many folds, and `fold` is held out. It is
+            the test split, or the validation split where the data have a test split of their own.
+        fold: Which fold is held out, counted from 0.
+        seed: Seed of the splits and of the order of the batches.
+        num_workers: Processes that prepare batches; resident data need none.
+    """
+
+    task: TaskName
+    num_outputs: int
+    input_shape: tuple[int, ...]
+    class_names: list[str] | None = None
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        balance: Balance = "none",
+        num_folds: int = 0,
+        fold: int = 0,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        # Collected here for every leaf; not for the logger, where a name could clash with one of the model's.
+        self.save_hyperparameters(logger=False)
+        for name, value in {"val_fraction": val_fraction, "test_fraction": test_fraction}.items():
+            if not 0 <= value < 1:
+                raise DataError(f"--data.{name} {value}: give a share from 0 up to, but not including, 1.")
+        if batch_size < 1:
+            raise DataError(f"--data.batch_size {batch_size}: a batch has at least 1 sample.")
+        if num_folds and not (num_folds > 1 and 0 <= fold < num_folds):
+            raise DataError(
+                f"--data.fold {fold} of --data.num_folds {num_folds}: give 2 or more folds, counted from 0."
+            )
+        self.batch_size = batch_size
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.balance = balance
+        self.num_folds = num_folds
+        self.fold = fold
+        self.seed = seed
+        self.num_workers = num_workers
+        self._position = (0, 0)  # the epoch and the batch from which training goes on
+
+    def load(self) -> tuple[Samples, Samples | None]:
+        """Read all samples: those to learn from and, where the data have one, the official test split."""
+        raise NotImplementedError
+
+    @property
+    def in_features(self) -> int:
+        """How many numbers one input has."""
+        return math.prod(self.input_shape)
+
+    @cached_property
+    def splits(self) -> dict[Stage, Split]:
+        """The training, validation and test splits; one that is empty is left out."""
+        pool, official_test = self.load()
+        labels = pool.y if self.task != "regression" else None
+        if self.balance != "none" and labels is None:
+            raise DataError(f"--data.balance {self.balance}: only classes can be balanced, and this is a regression.")
+        train, test = torch.arange(len(pool)), torch.arange(0)
+        val = test
+        if self.num_folds:
+            if self.num_folds > len(pool):
+                raise DataError(f"--data.num_folds {self.num_folds}: there are only {len(pool)} samples to divide.")
+            folds = kfold(len(pool), self.num_folds, self.seed, labels)
+            held_out = folds.pop(self.fold)
+            train = torch.cat(folds).sort().values
+            val, test = (test, held_out) if official_test is None else (held_out, test)
+        elif official_test is None:
+            train, test = holdout(train, self.test_fraction, self.seed, labels)
+        if not len(val):
+            train, val = holdout(train, self.val_fraction, self.seed, None if labels is None else labels[train])
+        if not len(train):
+            raise DataError(f"{type(self).__name__}: no sample of {len(pool)} is left to train on; hold out less.")
+        if self.balance == "downsample":
+            train = downsample(train, pool.y[train], self.seed)
+        found: dict[Stage, Split] = {"train": Split(pool, train), "val": Split(pool, val), "test": Split(pool, test)}
+        if official_test is not None:
+            found["test"] = Split(official_test, torch.arange(len(official_test)))
+        return {stage: split for stage, split in found.items() if len(split.indices)}
+
+    @cached_property
+    def statistics(self) -> dict[str, Tensor]:
+        """Mean and standard deviation over the training split, float32.
+
+        `mean` and `std` are those of the inputs: of each channel of images, shape `(C, 1, 1)` and in units of [0, 1],
+        or of each column of a table, shape `(F,)`. For regression there are also `target_mean` and `target_std`, of
+        the shape of one target. What does not vary has a standard deviation of 1.
+        """
+        samples, indices = self.splits["train"]
+        x, y = samples[indices]
+        mean, std = image_moments(x) if x.dtype == torch.uint8 else moments(x)
+        found = {"mean": mean, "std": std}
+        if self.task == "regression":
+            found["target_mean"], found["target_std"] = moments(y)
+        return found
+
+    def setup(self, stage: str) -> None:
+        """Load and divide the data; Lightning calls this on every process."""
+        if self.trainer is not None and "val" not in self.splits:
+            # So that everyone who asks `trainer.enable_validation` hears the truth.
+            self.trainer.limit_val_batches = 0
+
+    def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # whatever NumPy can read: a row, an image, a list
+        """Turn one raw input into what a batch holds of it.
+
+        Args:
+            raw: An array, list or image of the size of one input.
+
+        Returns:
+            A tensor of shape `input_shape`.
+
+        Raises:
+            DataError: If the size is another.
+        """
+        x = torch.as_tensor(raw, dtype=torch.float32)
+        if x.numel() != self.in_features:
+            raise DataError(f"{type(self).__name__}: an input has {self.in_features} numbers, not {x.numel()}.")
+        return x.reshape(self.input_shape)
+
+    def augment(self, x: Tensor) -> Tensor:
+        """Vary a training batch at random, each sample in its own way, on the device where it is.
+
+        Args:
+            x: Inputs, shape `(B, *input_shape)`.
+
+        Returns:
+            Inputs of the same shape and type; here the very same.
+        """
+        return x
+
+    def decode(self, outputs: Tensor) -> dict[str, list[Any]]:
+        """Turn predictions into columns for a person to read.
+
+        Args:
+            outputs: What `predict_step` gives: probabilities, `(B, C)`, or of the second class, `(B,)`; or values,
+                `(B,)` or `(B, K)`.
+
+        Returns:
+            `prediction` (the class name or the value) and, for classes, one `probability_<class>` each.
+        """
+        if self.class_names is None:
+            return {"prediction": outputs.tolist()}
+        table = torch.stack([1 - outputs, outputs], dim=1) if outputs.ndim == 1 else outputs
+        columns = {f"probability_{name}": table[:, i].tolist() for i, name in enumerate(self.class_names)}
+        return {"prediction": [self.class_names[i] for i in table.argmax(1).tolist()], **columns}
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401  # Lightning's signature
+        """Augment training batches, but no input on its own (Lightning sends a model's example), on the device."""
+        if self.trainer is not None and self.trainer.training and not isinstance(batch, Tensor):
+            x, y = batch
+            return self.augment(x), y
+        return batch
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of the training split in a new order every epoch, going on from where a checkpoint stopped."""
+        loader = self._loader("train")[0]
+        sampler = cast("BatchSampler", loader.sampler)
+        epoch, sampler.start = self._position
+        sampler.set_epoch(epoch)
+        return loader
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Batches of the validation split in their own order; an empty list where there is none."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """Batches of the test split in their own order; an empty list where there is none."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> list[DataLoader[Any]]:
+        """What is predicted unless other data are given: the test split, or all training samples without one."""
+        return self._loader("test") or self._loader("train", shuffle=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: which class this is, what was fitted, and the position in the epoch."""
+        epoch, batch = self._position
+        if self.trainer is not None and self.trainer.train_dataloader is not None:
+            epoch = self.trainer.current_epoch
+            batch = self.trainer.fit_loop.epoch_loop.batch_idx + 1
+            if batch >= self.trainer.num_training_batches:
+                epoch, batch = epoch + 1, 0
+        cls = type(self)
+        return {
+            "class_path": f"{cls.__module__}.{cls.__qualname__}",
+            "class_names": self.class_names,
+            "statistics": self.statistics,
+            "epoch": epoch,
+            "batch": batch,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what a checkpoint kept."""
+        self.class_names = state_dict["class_names"]
+        self.statistics = state_dict["statistics"]
+        self._position = state_dict["epoch"], state_dict["batch"]
+
+    def _loader(self, stage: Stage, shuffle: bool | None = None) -> list[DataLoader[Any]]:
+        if stage not in self.splits:
+            return []
+        samples, indices = self.splits[stage]
+        shuffle = stage == "train" if shuffle is None else shuffle
+        weights = None
+        if shuffle and self.balance == "weights":
+            weights = class_weights(samples.y[indices])
+        loader = DataLoader(
+            dataset=samples,
+            sampler=BatchSampler(indices, self.batch_size, shuffle, self.seed, weights),
+            batch_size=None,  # the sampler makes whole batches
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            # Its own generator, or each new iterator would take a number from the global one and no resumed run
+            # could draw the same dropout again.
+            generator=torch.Generator(),
+        )
+        return [loader]
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the first dimension, computed in float64, given in float32.
+
+    Args:
+        x: Numbers, shape `(n, ...)`.
+
+    Returns:
+        Two tensors of shape `(...)`; the deviation of what does not vary is 1.
+    """
+    std, mean = torch.std_mean(x.double(), dim=0, correction=0)
+    return mean.float(), torch.where(std > 0, std, 1.0).float()
+
+
+def image_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, in units of [0, 1].
+
+    Counting the 256 values is exact, and needs no copy of the images in floating point.
+
+    Args:
+        x: Images, uint8, shape `(n, C, H, W)`.
+
+    Returns:
+        Two tensors of shape `(C, 1, 1)`; the deviation of a channel that does not vary is 1.
+    """
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in x.unbind(1)]).double()
+    share = counts / counts.sum(1, keepdim=True)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = share @ values
+    std = (share @ values.square() - mean.square()).clamp(min=0).sqrt()
+    std = torch.where(std > 0, std, 1.0)
+    return mean.float().view(-1, 1, 1), std.float().view(-1, 1, 1)

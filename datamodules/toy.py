@@ -1,0 +1,68 @@
+"""Small tables that need no file: scikit-learn's embedded ones, a generated one, and three points on a line."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from datamodules.base import DataModule, Samples, TaskName
+
+ToyName = Literal["iris", "wine", "breast_cancer", "diabetes", "make_regression", "line"]
+
+_TASKS: dict[ToyName, TaskName] = {
+    "iris": "multiclass",
+    "wine": "multiclass",
+    "breast_cancer": "binary",
+    "diabetes": "regression",
+    "make_regression": "regression",
+    "line": "regression",
+}
+
+
+class ToyDataModule(DataModule):
+    """A small table: every batch is float32 `(B, F)` with its targets, `(B,)`.
+
+    Args:
+        name: `iris` (150 flowers, 4 features, 3 classes), `wine` (178, 13, 3), `breast_cancer` (569, 30, benign or
+            malignant), `diabetes` (442, 10, a measure of the disease a year later), `make_regression` (1,000 generated,
+            20, of which 10 matter, with noise), or `line` (x = 1, 2, 3 and y = 2, 4, 6; all of it to train on, so the
+            two fractions do not count).
+        kwargs: Options of `DataModule`.
+    """
+
+    def __init__(self, name: ToyName = "iris", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.name = name
+        self.task = _TASKS[name]
+        self._table = _line() if name == "line" else _from_sklearn(name)
+        self.class_names = self._table[1]
+        self.input_shape = (self._table[0].x.shape[1],)
+        self.num_outputs = len(self.class_names) if self.class_names and self.task == "multiclass" else 1
+        if name == "line":
+            self.val_fraction = self.test_fraction = 0.0
+
+    def load(self) -> tuple[Samples, None]:
+        """Give the table, which was read when the data module was made: it says how wide the model must be."""
+        return self._table[0], None
+
+
+def _line() -> tuple[Samples, None]:
+    x = torch.tensor([[1.0], [2.0], [3.0]])
+    return Samples(x, 2 * x[:, 0]), None
+
+
+def _from_sklearn(name: ToyName) -> tuple[Samples, list[str] | None]:
+    from sklearn import datasets  # takes a second, which `--help` need not wait for
+
+    if name == "make_regression":
+        x, y = datasets.make_regression(n_samples=1000, n_features=20, n_informative=10, noise=10.0, random_state=0)
+        return Samples(_float32(x), _float32(y)), None
+    table = getattr(datasets, f"load_{name}")()
+    if _TASKS[name] == "regression":
+        return Samples(_float32(table.data), _float32(table.target)), None
+    classes = [str(label) for label in table.target_names]
+    return Samples(_float32(table.data), torch.from_numpy(table.target).long()), classes
+
+
+def _float32(array: Any) -> Tensor:  # noqa: ANN401  # a NumPy array; scikit-learn ships no types
+    return torch.from_numpy(array).float()

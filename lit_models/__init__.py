@@ -1,0 +1,20 @@
+"""What learns: LightningModules, each a plain network with its options."""
+
+from lit_models.base import LitModule
+from lit_models.conv import ConvNet, LeNet, LitConvNet, LitLeNet
+from lit_models.linear import LitLinearRegression, LitLogisticRegression
+from lit_models.mlp import MLP, LitMLP
+from lit_models.tasks import ModelError
+
+__all__ = [
+    "MLP",
+    "ConvNet",
+    "LeNet",
+    "LitConvNet",
+    "LitLeNet",
+    "LitLinearRegression",
+    "LitLogisticRegression",
+    "LitMLP",
+    "LitModule",
+    "ModelError",
+]

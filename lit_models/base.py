@@ -1,0 +1,235 @@
+"""What every model shares: its steps, its logging, its optimizer, and the statistics it normalises by."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, MetricCollection
+
+from lit_models.optim import OptimizerName, SchedulerName, counts_steps, make_optimizer, make_scheduler
+from lit_models.standardize import Standardize
+from lit_models.tasks import ModelError, Reduction, Regression, TaskName, make_task
+
+Batch = tuple[Tensor, Tensor]
+
+
+class LitModule(LightningModule):
+    """Base of all models. A leaf sets `self.net`, a plain `nn.Module` from normalised inputs to scores.
+
+    Inputs are raw: uint8 images, which are scaled to [0, 1] here, or floating-point numbers. The statistics by which
+    they are normalised are taken over from the data module when fitting starts, and are in every checkpoint.
+
+    Args:
+        task: What kind of target is learned: `regression`, `binary` or `multiclass`.
+        num_outputs: Scores for each sample: classes, values, or 1 for a binary task.
+        loss: A loss of `torch.nn` by name that fits the task; by default mean squared error or cross-entropy.
+        reduction: Whether a step descends along the mean or the sum of its samples' losses. What is logged is the mean.
+        label_smoothing: Share of a label that is spread over all classes.
+        normalize: Whether to take over the data module's statistics.
+        optimizer: An optimizer of `torch.optim` by name.
+        lr: Learning rate.
+        momentum: Momentum, of those optimizers that have it.
+        weight_decay: Weight decay.
+        scheduler: Course of the learning rate: `none` (constant), `one-cycle`, `cosine` or `plateau`.
+        compile: Whether to compile the network with `torch.compile`, which pays on long runs only.
+    """
+
+    net: nn.Module
+
+    def __init__(
+        self,
+        task: TaskName = "multiclass",
+        num_outputs: int = 10,
+        loss: str | None = None,
+        reduction: Reduction = "mean",
+        label_smoothing: float = 0.0,
+        normalize: bool = True,
+        optimizer: OptimizerName = "AdamW",
+        lr: float = 1e-3,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        scheduler: SchedulerName = "none",
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()  # once, for every leaf: Lightning collects the arguments of all their constructors
+        self.num_outputs = num_outputs
+        self.task = make_task(task, num_outputs, loss, reduction, label_smoothing)
+        self.standardize = Standardize()
+        self.train_loss, self.val_loss, self.test_loss = _mean(), _mean(), _mean()
+        metrics = self.task.metrics()
+        self.val_metrics = metrics.clone(prefix="val_")
+        self.test_metrics = metrics.clone(prefix="test_")
+        # LightningCLI's --optimizer and --lr_scheduler groups; where given, they win over the arguments above.
+        self.optimizer_config: dict[str, Any] | None = None
+        self.lr_scheduler_config: dict[str, Any] | None = None
+        self._settings: list[dict[str, Any]] = []  # of each parameter group, as configured
+        self._settings_changed = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute scores from raw inputs.
+
+        Args:
+            x: Inputs, shape `(B, ...)`: uint8 images, or floating-point numbers (of images, from 0 to 1).
+
+        Returns:
+            Shape `(B, num_outputs)`: logits, or values in the target's own unit.
+        """
+        raw = x.to(self.standardize.mean.dtype)
+        if x.dtype == torch.uint8:
+            raw = raw / 255
+        if x.ndim == 2 and self.standardize.mean.ndim == 3:  # flattened images get their channels back
+            raw = raw.unflatten(1, (self.standardize.mean.shape[0], 1, -1))
+        return self.task.rescale(self.net(self.standardize(raw)))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Compute the loss to descend along."""
+        return self._shared_step(batch, self.train_loss)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure a batch of the validation split."""
+        self._shared_step(batch, self.val_loss, self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure a batch of the test split."""
+        self._shared_step(batch, self.test_loss, self.test_metrics)
+
+    def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
+        """Predict probabilities, or values in the target's own unit; targets in the batch are not looked at."""
+        scores: Tensor = self(batch if isinstance(batch, Tensor) else batch[0])
+        return self.task.activate(scores)
+
+    def _shared_step(self, batch: Batch, mean_loss: MeanMetric, metrics: MetricCollection | None = None) -> Tensor:
+        x, y = batch
+        scores = self(x)
+        loss = self.task.loss(scores, y)
+        per_sample = loss.detach() / len(y) if self.hparams["reduction"] == "sum" else loss.detach()
+        mean_loss.update(per_sample, len(y))
+        if metrics is not None:
+            metrics.update(self.task.activate(scores.detach()), y)
+        return loss
+
+    # What is measured is accumulated without a word to the Trainer, and logged once an epoch: a `self.log` in every
+    # step would cost as much as the step of a small model.
+
+    def on_train_batch_end(self, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int) -> None:
+        """Log the loss of every `log_every_n_steps`-th step."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it without a type
+        if self.global_step % every == 0 and isinstance(outputs, dict):
+            self.log("train_loss_step", outputs["loss"])
+
+    def on_train_epoch_end(self) -> None:
+        """Log the mean loss of the epoch."""
+        self._log_epoch("train_loss", self.train_loss)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and metrics of the validation split."""
+        self._log_epoch("val_loss", self.val_loss, self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Log loss and metrics of the test split."""
+        self._log_epoch("test_loss", self.test_loss, self.test_metrics)
+
+    def _log_epoch(self, name: str, mean_loss: MeanMetric, metrics: MetricCollection | None = None) -> None:
+        if mean_loss.update_count:
+            self.log(name, mean_loss.compute())
+            mean_loss.reset()
+        if metrics is not None:
+            self.log_dict(metrics.compute())
+            metrics.reset()
+
+    def setup(self, stage: str) -> None:
+        """Take over the data's statistics when fitting starts, and compile the network if asked to."""
+        statistics = getattr(self.trainer.datamodule, "statistics", None)  # type: ignore[attr-defined]  # untyped there
+        if stage == "fit" and statistics and self.hparams["normalize"]:
+            self.standardize.set(statistics["mean"], statistics["std"])
+            if isinstance(self.task, Regression):
+                self.task.standardize.set(statistics["target_mean"], statistics["target_std"])
+        if self.hparams["compile"] and self.net._compiled_call_impl is None:
+            self.net.compile()  # in place: `torch.compile(net)` would rename what is in the checkpoint
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make the optimizer and the scheduler that `optimization` describes."""
+        config, trainer = self.optimization, self.trainer
+        # Gradients are clipped before the optimizer sees them, but under a 16-bit scaler a fused one unscales them.
+        fused = not (trainer.gradient_clip_val and str(trainer.precision) == "16-mixed")
+        optimizer = make_optimizer(config["optimizer"], self.parameters(), fused)
+        scheduler = None
+        if config["scheduler"] != "none":
+            total_steps = trainer.estimated_stepping_batches
+            if math.isinf(total_steps):
+                raise ModelError("--model.scheduler: a schedule needs an end; give --max_epochs or --max_steps.")
+            scheduler = make_scheduler(config["scheduler"], optimizer, int(total_steps))
+        self._settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        if scheduler is None:
+            return optimizer
+        watched = "val_loss" if trainer.enable_validation else "train_loss"
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {
+                "scheduler": scheduler,
+                "interval": "step" if counts_steps(scheduler) else "epoch",
+                "monitor": getattr(scheduler, "monitor", watched),  # only a plateau is looked for in it
+            },
+        }
+
+    @property
+    def optimization(self) -> dict[str, Any]:
+        """What trains this model, in primitives: `optimizer` (class path and arguments) and `scheduler`."""
+        return _optimization(self.hparams, self.optimizer_config, self.lr_scheduler_config)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add which class this is, and what LightningCLI was told of its optimizer."""
+        cls = type(self)
+        checkpoint["class_path"] = f"{cls.__module__}.{cls.__qualname__}"
+        checkpoint["optimizer_config"] = self.optimizer_config
+        checkpoint["lr_scheduler_config"] = self.lr_scheduler_config
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the optimizer and the schedule of now win over those in the checkpoint.
+
+        Their saved states hold settings beside the running state: left alone, a new learning rate or more epochs would
+        be silently ignored when a run is resumed.
+        """
+        now = self.optimization
+        configs = checkpoint.get("optimizer_config"), checkpoint.get("lr_scheduler_config")
+        saved = _optimization({**self.hparams, **checkpoint.get("hyper_parameters", {})}, *configs)
+        self._settings_changed = saved != now
+        if saved["optimizer"]["class_path"] != now["optimizer"]["class_path"]:
+            checkpoint["optimizer_states"] = []
+        if saved["scheduler"] != now["scheduler"]:
+            checkpoint["lr_schedulers"] = []
+        for state in checkpoint.get("lr_schedulers", []):
+            for setting in ("total_steps", "_schedule_phases", "base_lrs"):
+                state.pop(setting, None)
+
+    def on_train_start(self) -> None:
+        """Apply settings that were changed on resuming, now that the optimizer's saved state is back."""
+        if not self._settings_changed:
+            return
+        optimizer, scheduler = self.trainer.optimizers[0], self.lr_schedulers()
+        for group, settings in zip(optimizer.param_groups, self._settings, strict=True):
+            group.update(settings)
+        if isinstance(scheduler, LRScheduler) and counts_steps(scheduler):
+            scheduler.last_epoch -= 1  # once more to where it is, now from the new settings
+            scheduler.step()
+
+
+def _optimization(
+    hparams: Mapping[str, Any], optimizer: dict[str, Any] | None, lr_scheduler: dict[str, Any] | None
+) -> dict[str, Any]:
+    own = {
+        "class_path": f"torch.optim.{hparams['optimizer']}",
+        "init_args": {name: hparams[name] for name in ("lr", "momentum", "weight_decay")},
+    }
+    return {"optimizer": optimizer or own, "scheduler": lr_scheduler or hparams["scheduler"]}
+
+
+def _mean() -> MeanMetric:
+    # A loss that is not a number must be seen as such: it stops the training.
+    return MeanMetric(nan_strategy="disable")

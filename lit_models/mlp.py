@@ -1,0 +1,83 @@
+"""The multilayer perceptron."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lit_models.base import LitModule
+
+Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
+
+_ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+}
+
+
+class MLP(nn.Module):
+    """Linear layers with an activation between each two.
+
+    Args:
+        in_features: Numbers in one input, whatever its shape.
+        hidden: Width of each hidden layer; none makes the network linear.
+        num_outputs: Scores for each sample.
+        activation: The activation's name.
+        dropout: Share of the hidden units that are dropped in training.
+        batch_norm: Whether to normalise each hidden layer over the batch, before the activation.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden: Sequence[int],
+        num_outputs: int,
+        activation: Activation = "relu",
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Flatten()]
+        for width in hidden:
+            layers.append(nn.Linear(in_features, width, bias=not batch_norm))
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(width))
+            layers.append(_ACTIVATIONS[activation]())
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+            in_features = width
+        self.layers = nn.Sequential(*layers, nn.Linear(in_features, num_outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute scores, `(B, num_outputs)`, from inputs of shape `(B, ...)`."""
+        scores: Tensor = self.layers(x)
+        return scores
+
+
+class LitMLP(LitModule):
+    """A multilayer perceptron of any depth and width, for tables and for images, which it flattens.
+
+    Args:
+        in_features: Numbers in one input.
+        hidden: Width of each hidden layer.
+        activation: What stands between the layers.
+        dropout: Share of the hidden units that are dropped in training.
+        batch_norm: Whether to normalise each hidden layer over the batch.
+        kwargs: Options of `LitModule`.
+    """
+
+    def __init__(
+        self,
+        in_features: int = 784,
+        hidden: Sequence[int] = (128,),
+        activation: Activation = "relu",
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.net = MLP(in_features, hidden, self.num_outputs, activation, dropout, batch_norm)
+        self.example_input_array = torch.zeros(2, in_features)

@@ -1,0 +1,76 @@
+"""Optimizers and learning-rate schedules, described by primitives: a class path and its arguments."""
+
+import importlib
+import inspect
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+
+OptimizerName = Literal[
+    "SGD", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop"
+]
+SchedulerName = Literal["none", "one-cycle", "cosine", "plateau"]
+Config = dict[str, Any]  # {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
+
+
+def make_optimizer(config: Config, params: Iterable[nn.Parameter], fused: bool = True) -> Optimizer:
+    """Make an optimizer, with those of the arguments that it knows.
+
+    Args:
+        config: Its `class_path` and `init_args`.
+        params: What is trained.
+        fused: Whether to update all parameters in one kernel where `torch` has one, which cuts Adam's step to a third.
+            An explicit `fused` among the arguments wins.
+    """
+    cls = _import(config["class_path"])
+    parameters = list(params)
+    known = inspect.signature(cls).parameters
+    args = {name: value for name, value in config["init_args"].items() if name in known}
+    # Adagrad's fused kernel is one for the CPU alone. `foreach` and `differentiable` exclude fusing.
+    if cls.__name__ == "Adagrad" and any(p.device.type != "cpu" for p in parameters):
+        fused = False
+    if fused and "fused" in known and not any(args.get(name) for name in ("foreach", "differentiable")):
+        args["fused"] = True if args.get("fused") is None else args["fused"]
+    optimizer: Optimizer = cls(parameters, **args)
+    return optimizer
+
+
+def make_scheduler(config: Config | SchedulerName, optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    """Make a schedule for the learning rate that `optimizer` has.
+
+    Args:
+        config: A `class_path` with its `init_args`, or a name. `one-cycle` (Smith and Topin 2018) rises from a 25th of
+            the learning rate to all of it in the first 30 % of the steps and falls to nearly 0; `cosine` falls from
+            all of it to 0 (Loshchilov and Hutter 2017); both change with every step. `plateau` divides by 10 when the
+            loss has not improved for 5 epochs.
+        optimizer: Whose learning rate is set.
+        total_steps: How many steps the training takes.
+    """
+    lr = optimizer.param_groups[0]["lr"]
+    if isinstance(config, dict):
+        args = config["init_args"]
+        if config["class_path"].endswith("OneCycleLR") and not (args.get("total_steps") or args.get("epochs")):
+            args = {**args, "total_steps": total_steps}
+        scheduler: LRScheduler = _import(config["class_path"])(optimizer, **args)
+        return scheduler
+    if config == "one-cycle":
+        cycles = "momentum" in optimizer.defaults or "betas" in optimizer.defaults
+        return OneCycleLR(optimizer, max_lr=lr, total_steps=total_steps, cycle_momentum=cycles)
+    if config == "cosine":
+        # By the step alone, so that a run resumed with more epochs follows the longer curve.
+        return LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * min(step / total_steps, 1))) / 2)
+    return ReduceLROnPlateau(optimizer, factor=0.1, patience=5)
+
+
+def counts_steps(scheduler: LRScheduler) -> bool:
+    """Whether a schedule changes with every step rather than every epoch."""
+    return type(scheduler).__name__ in ("OneCycleLR", "CyclicLR", "LambdaLR")
+
+
+def _import(class_path: str) -> Any:  # noqa: ANN401  # a class that only the configuration knows
+    module, name = class_path.rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)

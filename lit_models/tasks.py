@@ -1,0 +1,184 @@
+"""What a kind of target means: the one place that knows which loss, activation and metrics belong together."""
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    BinaryAccuracy,
+    BinaryAUROC,
+    BinaryF1Score,
+    MulticlassAccuracy,
+    MulticlassF1Score,
+)
+from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
+
+from lit_models.standardize import Standardize
+
+TaskName = Literal["regression", "binary", "multiclass"]
+Reduction = Literal["mean", "sum"]
+
+
+class ModelError(Exception):
+    """A model that cannot be built or trained as asked: the message names the option and the remedy."""
+
+
+class Task(nn.Module):
+    """Loss, activation and metrics of one kind of target.
+
+    Args:
+        num_outputs: Scores for each sample.
+        loss: A loss of `torch.nn` by name, one of `losses`; the first of them by default.
+        reduction: Whether the loss of a batch is the mean or the sum over its samples.
+        label_smoothing: Share of a label that is spread over all classes, 0 to 1 (Szegedy et al. 2016).
+
+    Raises:
+        ModelError: If the loss or the smoothing does not fit the task.
+    """
+
+    losses: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self, num_outputs: int, loss: str | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__()
+        name = loss or self.losses[0]
+        kind = type(self).__name__.lower()
+        if name not in self.losses:
+            raise ModelError(f"--model.loss {name}: a {kind} task takes {' or '.join(self.losses)}.")
+        if label_smoothing and kind == "regression":
+            raise ModelError(f"--model.label_smoothing {label_smoothing}: a regression has no labels to smooth.")
+        if not 0 <= label_smoothing <= 1:
+            raise ModelError(f"--model.label_smoothing {label_smoothing}: give a share from 0 to 1.")
+        self.num_outputs = num_outputs
+        self.label_smoothing = label_smoothing
+        self.criterion: nn.Module = getattr(nn, name)(reduction=reduction)
+
+    def rescale(self, scores: Tensor) -> Tensor:
+        """Turn what the network gives into scores: logits as they are, values into the target's own unit."""
+        return scores
+
+    def loss(self, scores: Tensor, y: Tensor) -> Tensor:
+        """Compute the loss of a batch, a scalar, from scores `(B, num_outputs)` and raw targets."""
+        raise NotImplementedError
+
+    def activate(self, scores: Tensor) -> Tensor:
+        """Turn scores `(B, num_outputs)` into predictions: probabilities, or values in the target's own unit."""
+        raise NotImplementedError
+
+    def metrics(self) -> MetricCollection:
+        """Make the metrics of this task, which take predictions and raw targets."""
+        raise NotImplementedError
+
+
+class Regression(Task):
+    """Values in their own unit: targets `(B,)` or `(B, K)`. The loss is that of standardized targets."""
+
+    losses = ("MSELoss", "L1Loss", "HuberLoss", "SmoothL1Loss")
+
+    def __init__(
+        self, num_outputs: int, loss: str | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__(num_outputs, loss, reduction, label_smoothing)
+        self.standardize = Standardize()
+
+    def rescale(self, scores: Tensor) -> Tensor:
+        """Turn standardized values into the target's own unit."""
+        return self.standardize.inverse(scores)
+
+    def loss(self, scores: Tensor, y: Tensor) -> Tensor:
+        """Compare values with targets, both standardized: a loss does not depend on the unit."""
+        target = y.reshape(scores.shape).to(scores.dtype)
+        result: Tensor = self.criterion(self.standardize(scores), self.standardize(target))
+        return result
+
+    def activate(self, scores: Tensor) -> Tensor:
+        """Give the values themselves: `(B,)` for one output, else `(B, K)`."""
+        return scores.squeeze(1) if self.num_outputs == 1 else scores
+
+    def metrics(self) -> MetricCollection:
+        """Mean absolute error and root mean squared error, in the target's own unit."""
+        metrics: dict[str, Metric | MetricCollection] = {
+            "mae": MeanAbsoluteError(),
+            "rmse": MeanSquaredError(squared=False),
+        }
+        return MetricCollection(metrics)
+
+
+class Binary(Task):
+    """One of two classes: targets `(B,)`, 0 or 1; one score each, the logit of class 1."""
+
+    losses = ("BCEWithLogitsLoss",)
+
+    def __init__(
+        self, num_outputs: int, loss: str | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
+    ) -> None:
+        if num_outputs != 1:
+            raise ModelError(f"--model.num_outputs {num_outputs}: a binary task has 1 output, the score of class 1.")
+        super().__init__(num_outputs, loss, reduction, label_smoothing)
+
+    def loss(self, scores: Tensor, y: Tensor) -> Tensor:
+        """Binary cross-entropy of the logits."""
+        target = y.reshape(scores.shape).to(scores.dtype)
+        if self.label_smoothing:
+            target = target.lerp(torch.full_like(target, 0.5), self.label_smoothing)
+        result: Tensor = self.criterion(scores, target)
+        return result
+
+    def activate(self, scores: Tensor) -> Tensor:
+        """Probability of class 1, shape `(B,)`."""
+        return scores.sigmoid().squeeze(1)
+
+    def metrics(self) -> MetricCollection:
+        """Accuracy, area under the ROC curve, and F1 score of class 1."""
+        # Data modules check their labels once; torchmetrics would check them again with every batch.
+        metrics: dict[str, Metric | MetricCollection] = {
+            "acc": BinaryAccuracy(validate_args=False),
+            "auroc": BinaryAUROC(validate_args=False),
+            "f1": BinaryF1Score(validate_args=False),
+        }
+        return MetricCollection(metrics)
+
+
+class Multiclass(Task):
+    """One of several classes: targets `(B,)`, class indices; one logit for each class."""
+
+    losses = ("CrossEntropyLoss",)
+
+    def __init__(
+        self, num_outputs: int, loss: str | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
+    ) -> None:
+        if num_outputs < 2:
+            raise ModelError(f"--model.num_outputs {num_outputs}: a multiclass task has an output for each class.")
+        super().__init__(num_outputs, loss, reduction, label_smoothing)
+        self.criterion = nn.CrossEntropyLoss(reduction=reduction, label_smoothing=label_smoothing)
+
+    def loss(self, scores: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy of the softmax of the logits."""
+        result: Tensor = self.criterion(scores, y)
+        return result
+
+    def activate(self, scores: Tensor) -> Tensor:
+        """Probability of every class, shape `(B, num_outputs)`."""
+        return scores.softmax(1)
+
+    def metrics(self) -> MetricCollection:
+        """Accuracy over all samples, and the mean of the classes' F1 scores."""
+        metrics: dict[str, Metric | MetricCollection] = {
+            "acc": MulticlassAccuracy(self.num_outputs, average="micro", validate_args=False),
+            "f1": MulticlassF1Score(self.num_outputs, validate_args=False),
+        }
+        return MetricCollection(metrics)
+
+
+def make_task(
+    task: TaskName,
+    num_outputs: int,
+    loss: str | None = None,
+    reduction: Reduction = "mean",
+    label_smoothing: float = 0.0,
+) -> Task:
+    """Make the task of this name; see `Task` for the arguments."""
+    classes = {"regression": Regression, "binary": Binary, "multiclass": Multiclass}
+    return classes[task](num_outputs, loss, reduction, label_smoothing)

@@ -1,0 +1,114 @@
+"""What is said to a user: one line for what can be mended, and no noise."""
+
+import difflib
+import inspect
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Iterable
+
+import torch
+from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from callbacks import BestCheckpoint, EarlyStopping
+from datamodules import DataError, DataModule
+from lit_models import LitModule, ModelError
+
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+TRAINER_FLAGS = sorted(inspect.signature(Trainer.__init__).parameters.keys() - {"self"})
+
+# What a person can mend; anything else is a fault of Kindling's own, and shows its traceback.
+USER_ERRORS = (ArgumentError, MisconfigurationException, DataError, ModelError, torch.OutOfMemoryError)
+
+
+def explain(error: BaseException) -> str:
+    """Say in one line what is wrong and how to mend it."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return "The GPU's memory is full; give a smaller --data.batch_size, or --precision bf16-mixed."
+    if "No supported gpu backend found" in text:
+        return "--accelerator gpu: this machine has no GPU that torch can use; leave the flag out to use the CPU."
+    keys = [key for key in re.findall(r'Parser key "([\w.]+)"', text) if key != "config"]
+    flag = "--" + ".".join(keys).removeprefix("trainer.")
+    cls = next(iter(re.findall(r"Problem with given class_path '([\w.]+)'", text)), "")
+    if match := re.search(r"unrecognized arguments: (\S+)", text):
+        name = match[1].partition("=")[0]
+        return f"{name}: there is no such flag{_similar(name, [f'--{flag}' for flag in _flags()])}"
+    if match := re.search(r"does not accept option '(\w+)", text):
+        return f"{match[1]}: a configuration has no such key{_similar(match[1], _flags())}"
+    if match := re.search(r"Option '([\w.]+)' is not accepted", text):
+        known = [f"{flag}.{name}" for name in _arguments(cls)]
+        name = f"{flag}.{match[1]}"
+        return f"{name}: {cls.rpartition('.')[2]} has no such option{_similar(name, known)}"
+    if match := re.search(r"invalid choice: '(\S+)'", text):
+        return f"{match[1]}: there is no such subcommand{_similar(match[1], SUBCOMMANDS)}"
+    if match := re.search(r"the following arguments are required: (\S+)", text):
+        return f"{flag}.{match[1]}: {cls.rpartition('.')[2]} needs this option."
+    if len(keys) == 1 and (match := re.search(r"Expected a dot import path string: (\S+)", text)):
+        return f"{flag} {match[1]}: there is no such class{_similar(match[1], _class_names())}"
+    if match := re.search(r"does not correspond to a subclass of (\w+)\n", text):
+        return f"{flag}: the class that was given is no {match[1]}."
+    if keys:
+        value = re.findall(r"(?:Got value|Given value): (.*)", text)
+        kinds = re.findall(r"Expected an? (?:<class '|typing\.)?([^\n>]+?)(?:'>|\. Got|\n|$)", text)
+        kind = " or ".join(dict.fromkeys(kind for kind in kinds if kind not in ("NoneType", "path but")))
+        if value and kind:
+            return f"{flag} {value[0]}: expected {kind}."
+    return " ".join(text.split())
+
+
+def _similar(name: str, known: Iterable[str]) -> str:
+    lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
+    return f"; did you mean {lower[close[0]]}?" if close else "; see python train.py --help."
+
+
+def _flags() -> list[str]:
+    groups = {"early_stopping": EarlyStopping, "checkpoint": BestCheckpoint, "model": LitModule, "data": DataModule}
+    nested = [f"{group}.{name}" for group, cls in groups.items() for name in _parameters(cls)]
+    single = ["config", "ckpt_path", "debug", "help", "print_config", "seed_everything", "optimizer", "lr_scheduler"]
+    return [*single, *groups, *nested, *TRAINER_FLAGS, *(f"trainer.{name}" for name in TRAINER_FLAGS)]
+
+
+def _parameters(cls: type) -> set[str]:
+    return {name for base in cls.__mro__ if base is not object for name in inspect.signature(base).parameters}
+
+
+def _arguments(class_path: str) -> set[str]:
+    module, _, name = class_path.rpartition(".")
+    return _parameters(getattr(sys.modules[module], name))
+
+
+def _class_names() -> set[str]:
+    names: set[str] = set()
+    classes: list[type] = [LightningModule, LightningDataModule, Optimizer, LRScheduler]
+    while classes:
+        subclasses: list[type] = classes.pop().__subclasses__()
+        names.update(cls.__name__ for cls in subclasses)
+        classes += subclasses
+    return names
+
+
+def be_quiet() -> None:
+    """Silence what is no news to anybody: advertising tips, hardware that is not there, advice for other loaders."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        "torch.jit.trace",
+        "does not have many workers",
+        "is smaller than the logging interval",
+        "LeafSpec",
+        "callbacks used to create the checkpoint need to be provided",
+        "could not find the monitored key",
+        "Couldn't infer the batch indices",
+        "Could not log computational graph",
+        "No seed found",
+        "JsonargparseDeprecationWarning",
+        "parameter was deprecated",  # Lightning's own use of jsonargparse
+    ):
+        warnings.filterwarnings("ignore", f".*{message}.*")

@@ -1,0 +1,53 @@
+"""What every test can ask for: the repository, real data, and the front door in an empty folder."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import train
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def data_dir() -> str:
+    """The folder of real data, which is not a part of the project."""
+    folder = Path(os.environ.get("KINDLING_DATA", ROOT / "../shared/data")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there: set KINDLING_DATA to a folder that holds MNIST and FashionMNIST")
+    return str(folder)
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+Run = Callable[[str], train.KindlingCLI]
+
+
+@pytest.fixture
+def run(workdir: Path) -> Run:
+    """Run a command line, given as one string, in an empty working directory."""
+    return lambda line: train.main(line.split())
+
+
+@pytest.fixture
+def mistake(run: Run, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
+    """Run a command line that must fail as a user's mistake does, and give its one line."""
+
+    def fail(line: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            run(line)
+        assert stop.value.code == 2
+        captured = capsys.readouterr()
+        assert captured.err.count("\n") == 1, captured.err
+        assert captured.err.startswith("train.py: ")
+        assert not list(Path().rglob("version_*")), "a mistake leaves no run behind"
+        return captured.err
+
+    return fail

@@ -1,0 +1,234 @@
+"""The front door, as a user opens it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lit_models import LitMLP
+from tests.conftest import Run
+
+BEST = "runs/LitMLP-DigitsDataModule/version_0/checkpoints/best.ckpt"
+Mistake = Callable[[str], str]
+
+
+def test_without_any_argument_an_mlp_learns_the_digits(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    cli = run("")
+    out = capsys.readouterr().out
+    assert cli.trainer.callback_metrics["test_acc"] >= 0.96
+    assert "best val_loss" in out
+    assert f"python train.py test --ckpt_path {BEST}" in out
+    folder = Path("runs/LitMLP-DigitsDataModule/version_0")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["epochs"] == 30
+    assert summary["test"]["test_acc"] == pytest.approx(float(cli.trainer.callback_metrics["test_acc"]))
+    assert summary["best"]["val_loss"] <= summary["final"]["val_loss"]
+    assert summary["samples_per_second"] > 0
+    assert (folder / "checkpoints/last.ckpt").is_file()
+    assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["class_path"] == "lit_models.LitMLP"
+
+
+def test_the_test_figure_is_repeated_from_the_checkpoint_alone(run: Run) -> None:
+    fitted = run("--max_epochs 3 --data.seed 5 --model.hidden [32]")
+    figure = fitted.trainer.callback_metrics["test_acc"].clone()
+    tested = run(f"test --ckpt_path {BEST}")
+    assert tested.trainer.callback_metrics["test_acc"] == figure
+    assert tested.datamodule.seed == 5
+
+
+def test_flat_and_long_trainer_flags_mean_the_same(run: Run) -> None:
+    flat = run("--max_epochs 1 --accelerator=cpu --gradient_clip_val 0.5")
+    long = run("fit --trainer.max_epochs 1 --trainer.accelerator=cpu --trainer.gradient_clip_val 0.5")
+    assert flat.trainer.max_epochs == long.trainer.max_epochs == 1
+    assert flat.trainer.gradient_clip_val == long.trainer.gradient_clip_val == 0.5
+
+
+def test_the_data_tell_the_model_its_sizes_unless_they_are_given(run: Run) -> None:
+    cli = run("--fast_dev_run 1 --data ToyDataModule --data.name wine")
+    assert (cli.model.hparams["in_features"], cli.model.num_outputs) == (13, 3)
+    cli = run("--fast_dev_run 1 --data ToyDataModule --data.name wine --model.num_outputs 7")
+    assert (cli.model.hparams["in_features"], cli.model.num_outputs) == (13, 7)
+
+
+def test_explicit_flags_beat_the_checkpoint(run: Run) -> None:
+    run("--max_epochs 1 --model.hidden [24] --data.batch_size 32")
+    last = BEST.replace("best", "last")
+    cli = run(f"--ckpt_path {last} --max_epochs 2 --model.lr 0.5 --data.seed 0")
+    assert cli.model.hparams["hidden"] == [24]
+    assert cli.datamodule.batch_size == 32
+    assert cli.trainer.optimizers[0].param_groups[0]["lr"] == 0.5
+    assert cli.trainer.current_epoch == 2
+
+
+def test_optimizer_and_scheduler_groups_are_what_runs_and_what_is_restored(run: Run) -> None:
+    run("--max_epochs 2 --optimizer SGD --optimizer.lr 0.05 --lr_scheduler StepLR --lr_scheduler.step_size 1")
+    checkpoint = torch.load(BEST, weights_only=True)
+    assert checkpoint["optimizer_config"]["class_path"] == "torch.optim.SGD"
+    cli = run(f"--ckpt_path {BEST.replace('best', 'last')} --max_epochs 3")
+    optimizer = cli.trainer.optimizers[0]
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * 0.1**3)
+
+
+def test_a_scheduler_alone_keeps_the_models_optimizer_and_one_cycle_counts_steps(run: Run) -> None:
+    cli = run("--max_epochs 2 --model.optimizer SGD --lr_scheduler OneCycleLR --lr_scheduler.max_lr 0.1")
+    assert isinstance(cli.trainer.optimizers[0], torch.optim.SGD)
+    scheduler = cli.trainer.lr_scheduler_configs[0].scheduler
+    assert scheduler.last_epoch == cli.trainer.global_step == 2 * cli.trainer.num_training_batches
+
+
+def test_the_line_of_the_readme_with_a_cosine_schedule(run: Run, data_dir: str) -> None:
+    cli = run(
+        f"--model LitMLP --data MNISTDataModule --data.data_dir {data_dir} --optimizer AdamW --optimizer.lr 0.003 "
+        "--lr_scheduler CosineAnnealingLR --lr_scheduler.T_max 3 --max_epochs 3 --limit_train_batches 20"
+    )
+    assert cli.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+    assert cli.trainer.current_epoch == 3
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_nothing_is_evaluated_without_a_checkpoint(mistake: Mistake, subcommand: str) -> None:
+    assert f"{subcommand} needs a trained model: give --ckpt_path" in mistake(subcommand)
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("--modle LitMLP", "--modle: there is no such flag; did you mean --model?"),
+        ("--max_epoch 3", "--max_epoch: there is no such flag; did you mean --max_epochs?"),
+        ("--early_stopping.patiense 3", "did you mean --early_stopping.patience?"),
+        ("--model.hiden [3]", "--model.hiden: LitMLP has no such option; did you mean --model.hidden?"),
+        ("--model LitLenet", "--model LitLenet: there is no such class; did you mean LitLeNet?"),
+        ("--data MnistDataModule", "did you mean MNISTDataModule?"),
+        ("--optimizer AdamWW", "did you mean AdamW?"),
+        ("--max_epochs three", "--max_epochs three: expected int."),
+        ("--model.activation relo", "--model.activation relo: expected Literal['relu', 'sigmoid', 'tanh', 'gelu']."),
+        ("--model.lr fast", "--model.lr fast: expected float."),
+        ("--model torch.nn.Linear", "--model: the class that was given is no LightningModule."),
+        ("--lr_scheduler StepLR", "--lr_scheduler.step_size: StepLR needs this option."),
+        ("fitt", "fitt: there is no such subcommand; did you mean fit?"),
+        ("--config nothing.yaml", "nothing.yaml"),
+        ("--ckpt_path nothing.ckpt", "--ckpt_path nothing.ckpt: there is no such file"),
+        ("--data.val_fraction 1.5", "--data.val_fraction 1.5: give a share from 0"),
+        ("--data.batch_size 0", "--data.batch_size 0: a batch has at least 1 sample."),
+        ("--data.num_folds 5 --data.fold 5", "--data.fold 5 of --data.num_folds 5"),
+        ("--model LitLeNet", "made for 28x28 or 32x32 images, not 8x8"),
+        ("--model.loss MSELoss", "--model.loss MSELoss: a multiclass task takes CrossEntropyLoss."),
+        ("--model.scheduler cosine --max_epochs -1", "--model.scheduler: a schedule needs an end"),
+        ("--data ToyDataModule --data.name diabetes --data.balance weights", "only classes can be balanced"),
+        ("--data ToyDataModule --data.name irs", "--data.name irs: expected Literal['iris'"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_how_to_mend_it(mistake: Mistake, line: str, answer: str) -> None:
+    assert answer in mistake(line)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_one_line(mistake: Mistake) -> None:
+    assert "--accelerator gpu: this machine has no GPU that torch can use" in mistake("--accelerator gpu")
+
+
+def test_a_misspelt_key_in_a_config_is_one_line(mistake: Mistake, workdir: Path) -> None:
+    (workdir / "bad.yaml").write_text("modell:\n  class_path: LitMLP\n")
+    assert "modell: a configuration has no such key; did you mean model?" in mistake("--config bad.yaml")
+    (workdir / "broken.yaml").write_text("model:\n class_path: [LitMLP\n")
+    assert "line 2" in mistake("--config broken.yaml")
+
+
+def test_a_file_that_is_no_checkpoint_is_one_line(mistake: Mistake, workdir: Path) -> None:
+    (workdir / "some.ckpt").write_text("hello")
+    assert "some.ckpt: not a checkpoint that can be read" in mistake("test --ckpt_path some.ckpt")
+
+
+def test_data_that_do_not_fit_the_checkpoint_are_one_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run("--max_epochs 1")
+    with pytest.raises(SystemExit) as stop:
+        run(f"test --ckpt_path {BEST} --data ToyDataModule --data.name iris")
+    assert stop.value.code == 2
+    assert "was trained with num_outputs 10, but ToyDataModule has 3" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(run: Run) -> None:
+    with pytest.raises(Exception, match="modle"):
+        run("--debug --modle LitMLP")
+
+
+def test_a_fault_of_our_own_is_not_dressed_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(LitMLP, "training_step", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run("--max_epochs 1")
+    summary = json.loads(Path("runs/LitMLP-DigitsDataModule/version_0/summary.json").read_text())
+    assert summary["status"] == "failed: RuntimeError"
+
+
+@pytest.mark.parametrize("line", ["--help", "test --help"])
+def test_help_names_the_subcommands(run: Run, capsys: pytest.CaptureFixture[str], line: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(line)
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert "fit, validate, test, predict" in out
+    assert "--data" in out
+
+
+def test_predictions_have_a_class_and_its_probabilities_for_every_sample(run: Run) -> None:
+    run("--max_epochs 5")
+    cli = run(f"predict --ckpt_path {BEST}")
+    header, *rows = Path("predictions.csv").read_text().splitlines()
+    assert header.split(",")[:2] == ["prediction", "probability_0"]
+    samples, indices = cli.datamodule.splits["test"]
+    assert len(rows) == len(indices)
+    right = sum(int(row.split(",")[0]) == y for row, y in zip(rows, samples.y[indices].tolist(), strict=True))
+    assert right / len(rows) == pytest.approx(_test_accuracy(run))
+
+
+def _test_accuracy(run: Run) -> float:
+    return float(run(f"test --ckpt_path {BEST}").trainer.callback_metrics["test_acc"])
+
+
+def test_runs_do_not_overwrite_each_other(run: Run) -> None:
+    for _ in range(2):
+        run("--max_epochs 1 --logger false")
+    assert sorted(path.parent.name for path in Path("runs").rglob("summary.json")) == ["version_0", "version_1"]
+    assert len(list(Path("runs").rglob("best.ckpt"))) == 2
+
+
+def test_training_stops_early_and_keeps_the_best(run: Run) -> None:
+    cli = run("--max_epochs 100 --early_stopping.patience 1 --model.lr 0.05")
+    assert cli.trainer.current_epoch < 100
+    best = torch.load(BEST, weights_only=True)
+    assert best["epoch"] < cli.trainer.current_epoch
+
+
+@pytest.mark.parametrize("flags", ["--enable_progress_bar false", "--enable_checkpointing false", "--max_steps 5"])
+def test_parts_can_be_switched_off(run: Run, flags: str) -> None:
+    cli = run(f"{flags} --max_epochs 2")
+    assert "test_acc" in cli.trainer.callback_metrics
+
+
+def test_without_validation_the_training_loss_is_watched(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run("--max_epochs 2 --data.val_fraction 0")
+    assert "best train_loss" in capsys.readouterr().out
+
+
+def test_a_users_own_model_trains_by_its_path(run: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workdir / "my_models.py").write_text(
+        "from torch import nn\n"
+        "from lit_models import LitModule\n"
+        "class LitTiny(LitModule):\n"
+        "    def __init__(self, in_features: int = 64, width: int = 8, **kwargs):\n"
+        "        super().__init__(**kwargs)\n"
+        "        self.net = nn.Sequential(nn.Flatten(), nn.Linear(in_features, width), nn.ReLU(),\n"
+        "                                 nn.Linear(width, self.num_outputs))\n"
+    )
+    monkeypatch.syspath_prepend(str(workdir))
+    run("--model my_models.LitTiny --model.width 16 --max_epochs 2")
+    cli = run("test --ckpt_path runs/LitTiny-DigitsDataModule/version_0/checkpoints/best.ckpt")
+    assert cli.model.hparams["width"] == 16

@@ -1,0 +1,327 @@
+"""The front door: `python train.py` trains; it also validates, tests and predicts from a checkpoint.
+
+python train.py                                              # an MLP on the embedded digits
+python train.py --model LitLeNet --data MNISTDataModule      # any model on any data
+python train.py --config configs/mnist_conv.yaml --accelerator gpu
+python train.py test --ckpt_path runs/LitMLP-DigitsDataModule/version_0/checkpoints/best.ckpt
+"""
+
+import itertools
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentError, Namespace
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from callbacks import (
+    BestCheckpoint,
+    EarlyStopping,
+    LastCheckpoint,
+    PredictionWriter,
+    ProgressBar,
+    RandomState,
+    RunSummary,
+)
+from datamodules import DataModule
+from lit_models import LitModule
+from messages import SUBCOMMANDS, TRAINER_FLAGS, USER_ERRORS, be_quiet, explain
+
+MAX_EPOCHS = 30  # unless --max_epochs, --max_steps or --max_time says otherwise
+
+# What the data know and a model may ask for, under the same name; a flag given by hand wins.
+LINKED = ("task", "num_outputs", "in_features", "input_shape", "vocab_size", "cat_cardinalities")
+OPTIMIZER_FLAGS = {"optimizer", "lr", "momentum", "weight_decay"}
+
+
+class KindlingCLI(LightningCLI):
+    """LightningCLI with Kindling's defaults and links, run folders, and checkpoints that bring their settings along.
+
+    Args:
+        args: The command line, with a subcommand first.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        strict = {"exit_on_error": False, "allow_abbrev": False}
+        self._folder: Path | None = None
+        epilog = f"Subcommands: {', '.join(SUBCOMMANDS)} (fit if none is given). Trainer flags need no 'trainer.'."
+        try:
+            super().__init__(
+                args=args,
+                seed_everything_default=0,
+                trainer_defaults={"enable_model_summary": False},
+                parser_kwargs={**strict, **{name: {**strict, "epilog": epilog} for name in SUBCOMMANDS}},
+                load_from_checkpoint_support=False,  # our models save plain arguments, and load without a parser
+            )
+        except USER_ERRORS:
+            if self._folder is not None:
+                _remove_if_untrained(self._folder)
+            raise
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add Trainer, model and data; the latter two can be any class, by name or by path."""
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+        # They are not required, so that a command line can also be parsed without the defaults.
+        parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True, required=False)
+        parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the callbacks that have flags, and name the default model and data."""
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        default = {"model": "lit_models.LitMLP", "data": "datamodules.DigitsDataModule"}
+        parser.set_defaults({key: {"class_path": class_path} for key, class_path in default.items()})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401  # Lightning's type
+        """Parse with the defaults, among them the settings in a checkpoint, and without, to see what was given."""
+        self.subcommand = args[0]
+        path = _value_of("--ckpt_path", args)
+        if path is not None:
+            self._take_settings(path)
+        self.config = parser.parse_args(args)
+        config_path = self._config.ckpt_path
+        if path is None and config_path is not None:  # it stood in a --config file
+            self._take_settings(config_path)
+            self.config = parser.parse_args(args)
+        self.given = parser.parse_args(args, defaults=False)[self.subcommand]
+        if self.subcommand != "fit" and config_path is None:
+            raise ArgumentError(None, f"{self.subcommand} needs a trained model: give --ckpt_path FILE{_newest()}.")
+        if "optimizer" not in self.given and OPTIMIZER_FLAGS & _init_args(self.given, "model").keys():
+            self._config.optimizer = None  # it came from the checkpoint, and explicit flags beat that
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: `parse_arguments` did it, where Lightning would let the checkpoint beat explicit flags."""
+
+    @property
+    def _config(self) -> Namespace:
+        config: Namespace = self.config[self.subcommand]
+        return config
+
+    def _take_settings(self, path: str) -> None:
+        """Make the settings in a checkpoint the defaults."""
+        if not Path(path).is_file():
+            raise ArgumentError(None, f"--ckpt_path {path}: there is no such file{_newest()}.")
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            hparams = checkpoint["hyper_parameters"]
+        except Exception as error:  # whatever unpickling a file of another kind may raise
+            reason = str(error).partition("\n")[0]
+            raise ArgumentError(None, f"--ckpt_path {path}: not a checkpoint that can be read ({reason}).") from error
+        defaults: dict[str, Any] = {}
+        if "class_path" in checkpoint:
+            defaults["model"] = {"class_path": checkpoint["class_path"], "init_args": dict(hparams)}
+        for group in ("optimizer", "lr_scheduler"):
+            if checkpoint.get(f"{group}_config"):
+                defaults[group] = checkpoint[f"{group}_config"]
+        for name, state in checkpoint.items():
+            # A data module's state is kept under its class's name.
+            if isinstance(state, dict) and str(state.get("class_path", "")).endswith(f".{name}"):
+                init_args = checkpoint.get("datamodule_hyper_parameters", {})
+                defaults["data"] = {"class_path": state["class_path"], "init_args": dict(init_args)}
+        self._parser(self.subcommand).set_defaults(defaults)
+
+    def instantiate_classes(self) -> None:
+        """Make the data, let them say what the model needs to know, then make the model and the Trainer."""
+        config, data = self._config, self._config.data
+        self.datamodule = self._instantiate(Namespace(data=data)).data
+        self._link()
+        config.data = None
+        self.config_init = Namespace({self.subcommand: self._instantiate(config)})
+        config.data = data
+        self.model = self._get(self.config_init, "model")
+        if isinstance(self.datamodule, DataModule) and _is_first_process():
+            _ = self.datamodule.splits  # bad data are found before anything is written
+        if isinstance(self.model, LitModule):
+            for group in ("optimizer", "lr_scheduler"):
+                if config[group] is not None:
+                    setattr(self.model, f"{group}_config", config[group].as_dict())
+        else:
+            self._add_configure_optimizers_method_to_model(self.subcommand)
+        self.trainer = self.instantiate_trainer()
+
+    def _instantiate(self, config: Namespace) -> Namespace:
+        whole = Namespace({"subcommand": self.subcommand, self.subcommand: config})
+        try:
+            made: Namespace = self.parser.instantiate(whole)[self.subcommand]
+        except ValueError as error:  # jsonargparse wraps what a constructor raises
+            raise error.__cause__ or error from None
+        return made
+
+    def _link(self) -> None:
+        """Fill in what the data know and nobody gave; what a checkpoint was trained with must agree with the data."""
+        wanted, given = self._config.model.init_args, _init_args(self.given, "model")
+        for name in LINKED:
+            known = getattr(self.datamodule, name, None)
+            if known is None or name not in wanted or name in given:
+                continue
+            if self._config.ckpt_path is None:
+                wanted[name] = known
+            elif _plain(known) != _plain(wanted[name]):
+                model, data = self._config.model.class_path.rpartition(".")[2], type(self.datamodule).__name__
+                raise ArgumentError(
+                    None,
+                    f"--ckpt_path: this {model} was trained with {name} {_plain(wanted[name])}, but {data} has "
+                    f"{_plain(known)}; give data like those it was trained on, or train anew without --ckpt_path.",
+                )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the Trainer, with a folder for the run and the callbacks of every run."""
+        config = self._config.trainer
+        quick, fits = bool(config.fast_dev_run), self.subcommand == "fit"
+        if config.max_epochs is None and config.max_steps == -1 and config.max_time is None:
+            config.max_epochs = kwargs["max_epochs"] = MAX_EPOCHS
+        callbacks: list[Callback] = []
+        if config.enable_progress_bar is not False:
+            callbacks.append(ProgressBar())
+        if fits:
+            callbacks += [self._get(self.config_init, "early_stopping"), RandomState(), RunSummary()]
+        if fits and config.enable_checkpointing is not False:
+            callbacks += [self._get(self.config_init, "checkpoint"), LastCheckpoint()]
+        if self.subcommand == "predict":
+            callbacks.append(PredictionWriter("predictions.csv"))
+        if not fits:
+            kwargs["logger"] = config.logger or False
+        elif not quick:
+            folder = _new_folder(
+                Path(config.default_root_dir or "runs"), f"{type(self.model).__name__}-{type(self.datamodule).__name__}"
+            )
+            self._folder, kwargs["default_root_dir"] = folder, str(folder)
+            if config.logger in (None, True):
+                # No name or version: the folder is the run's, whatever logs there.
+                kwargs["logger"] = TensorBoardLogger(folder, "", "", log_graph=True, default_hp_metric=False)
+            if config.logger is not False:
+                callbacks.append(LearningRateMonitor(logging_interval="epoch"))
+            callbacks.append(SaveConfigCallback(self._parser(self.subcommand), self._config))
+        own = self._get(self.config_init, "trainer").callbacks or []
+        # The best checkpoint comes before any other, so that "best" means it.
+        kwargs["callbacks"] = [*callbacks, *(own if isinstance(own, list) else [own])]
+        return Trainer(**{**self._get(self.config_init, "trainer").as_dict(), **kwargs})
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+        return {**kwargs, "return_predictions": False} if subcommand == "predict" else kwargs
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint, and say where everything is."""
+        trainer = self.trainer
+        if self._config.trainer.fast_dev_run:
+            return
+        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        tests = is_overridden("test_step", self.model) and is_overridden("test_dataloader", self.datamodule)
+        if tests and (not isinstance(self.datamodule, DataModule) or "test" in self.datamodule.splits):
+            trainer.test(self.model, self.datamodule, ckpt_path=best or None, verbose=False, weights_only=True)
+        if trainer.is_global_zero:
+            _say_where(trainer, best)
+
+
+def _say_where(trainer: Trainer, best: str) -> None:
+    checkpoint = trainer.checkpoint_callback
+    test = [f"{name} {float(value):.4f}" for name, value in trainer.callback_metrics.items() if "test_" in name]
+    if best and isinstance(checkpoint, BestCheckpoint) and checkpoint.best_model_score is not None:
+        print(f"best {checkpoint.monitor} {float(checkpoint.best_model_score):.4g}", *test, sep="  ")
+    elif test:
+        print(*test, sep="  ")
+    folder = Path(trainer.default_root_dir)
+    print(f"  curves   tensorboard --logdir {folder.parent.parent}")
+    if checkpoint is not None:
+        path = Path(best or folder / "checkpoints" / "last.ckpt")
+        path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        print(f"  test     python train.py test --ckpt_path {path}")
+        print(f"  predict  python train.py predict --ckpt_path {path}")
+
+
+def _new_folder(root: Path, name: str) -> Path:
+    """Make the folder of a new run, `root/name/version_N`; the processes of a distributed run share one."""
+    taken = [int(path.name.removeprefix("version_")) for path in (root / name).glob("version_[0-9]*")]
+    version = max(taken, default=-1)
+    if _is_first_process():
+        while True:
+            version += 1
+            try:
+                (root / name / f"version_{version}").mkdir(parents=True)
+                break
+            except FileExistsError:  # another run was faster
+                continue
+    return root / name / f"version_{version}"
+
+
+def _remove_if_untrained(folder: Path) -> None:
+    """Remove the folder of a run that ended by a mistake before there was anything to keep."""
+    if _is_first_process() and not list(folder.rglob("*.ckpt")):
+        shutil.rmtree(folder)
+        for parent in (folder.parent, folder.parent.parent):
+            if not any(parent.iterdir()):
+                parent.rmdir()
+
+
+def _is_first_process() -> bool:
+    first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function
+    return first
+
+
+def _newest() -> str:
+    """Name the newest best checkpoint, for a message."""
+    found = sorted(Path("runs").glob("*/*/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
+    return f", for instance {found[-1]}" if found else ""
+
+
+def _value_of(flag: str, args: list[str]) -> str | None:
+    """Find the value of a flag, given as `--flag value` or `--flag=value`; the last one counts."""
+    values = [value for name, value in itertools.pairwise(args) if name == flag]
+    values += [arg.removeprefix(f"{flag}=") for arg in args if arg.startswith(f"{flag}=")]
+    return values[-1] if values else None
+
+
+def _init_args(config: Namespace, key: str) -> dict[str, Any]:
+    init_args = (config.get(key) or Namespace()).get("init_args") or Namespace()
+    return dict(vars(init_args))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  # whatever links carry
+    return list(value) if isinstance(value, tuple) else value
+
+
+def expand(args: list[str]) -> list[str]:
+    """Spell a command line out: the subcommand, which is `fit` if none is given, and `trainer.` in Trainer flags."""
+    if not args or args[0].startswith("-"):
+        args = ["fit", *args]
+    name = re.compile(r"--(\w+)(?=[.=+]|$)")
+    return [f"--trainer.{arg[2:]}" if (match := name.match(arg)) and match[1] in TRAINER_FLAGS else arg for arg in args]
+
+
+def main(args: list[str] | None = None) -> KindlingCLI:
+    """Run a command line.
+
+    Args:
+        args: The arguments after `train.py`; by default those of this process.
+
+    Returns:
+        The finished command, with its `model`, `datamodule` and `trainer`.
+
+    Raises:
+        SystemExit: With status 2 and one line on standard error, if something is to be mended by the user.
+    """
+    args = sys.argv[1:] if args is None else args
+    debug = "--debug" in args
+    if not debug:
+        be_quiet()
+    try:
+        return KindlingCLI(expand([arg for arg in args if arg != "--debug"]))
+    except USER_ERRORS as error:
+        if debug:
+            raise
+        print(f"train.py: {explain(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
