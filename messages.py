@@ -105,6 +105,7 @@ def be_quiet() -> None:
         "LeafSpec",
         "callbacks used to create the checkpoint need to be provided",
         "could not find the monitored key",
+        "your dataloader is not resumable",  # ours are
         "Couldn't infer the batch indices",
         "Could not log computational graph",
         "No seed found",

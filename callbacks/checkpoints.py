@@ -83,10 +83,10 @@ class BestCheckpoint(stock.ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over which checkpoint is best, and the file itself."""
-        if not self._fits:
-            return
         old = Path(state_dict["best_model_path"])
-        if self.dirpath and old.is_file() and Path(state_dict["dirpath"]) != Path(self.dirpath):
+        if not self._fits or not old.is_file():
+            return
+        if self.dirpath and Path(state_dict["dirpath"]) != Path(self.dirpath):
             new = Path(self.dirpath) / old.name
             if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # Lightning sets it on the function
                 new.parent.mkdir(parents=True, exist_ok=True)
@@ -135,21 +135,24 @@ class LastCheckpoint(stock.ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
-        """End an interrupted run where it can go on exactly."""
-        if self._interrupted:
+        """End an interrupted run where it can go on exactly; an epoch's last step also waits for the validation."""
+        if self._interrupted and not trainer.is_last_batch:
             self._between_steps = True
             raise KeyboardInterrupt
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save; and end a run that was interrupted during validation."""
+        """Save; and end a run that was interrupted in the last step or during validation."""
         super().on_train_epoch_end(trainer, pl_module)
         if self._interrupted:
             raise KeyboardInterrupt
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save what an interruption would lose."""
+        """Save what an interruption would lose, and say how to go on."""
+        path = self.format_checkpoint_name({})
         if self._between_steps or isinstance(exception, SIGTERMException):
-            self._save_checkpoint(trainer, self.format_checkpoint_name({}))
+            self._save_checkpoint(trainer, path)
+        if trainer.is_global_zero and trainer.state.fn == "fit" and Path(path).is_file():
+            print(f"Nothing is lost; go on with: python train.py --ckpt_path {path}")
         self._stop_listening()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,0 +1,75 @@
+"""Every model goes the whole way: fit, resume, safe load, the same figure again, predict, export."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import lit_models
+from datamodules import DataModule
+from lit_models import LitModule
+from tests.conftest import Run
+
+# A command line that trains each model for two epochs on embedded data of a size that it takes.
+IMAGES = "--data tests.tiny.TinyImages"
+MODELS = {
+    "LitLinearRegression": "--data ToyDataModule --data.name diabetes",
+    "LitLogisticRegression": "--data ToyDataModule --data.name breast_cancer",
+    "LitMLP": "--data DigitsDataModule",
+    "LitLeNet": IMAGES,
+    "LitConvNet": f"{IMAGES} --model.channels [4,8]",
+}
+
+
+def test_every_model_is_here() -> None:
+    leaves = {name for name in lit_models.__all__ if name.startswith("Lit")} - {"LitModule"}
+    assert leaves == MODELS.keys()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_model_goes_the_whole_way(run: Run, name: str) -> None:
+    fitted = run(f"--model {name} {MODELS[name]} --max_epochs 2")
+    figures = {key: value for key, value in fitted.trainer.callback_metrics.items() if key.startswith("test_")}
+    assert figures
+
+    folder = Path(fitted.trainer.default_root_dir) / "checkpoints"
+    resumed = run(f"--ckpt_path {folder}/last.ckpt --max_epochs 3")
+    assert resumed.trainer.current_epoch == 3
+    assert resumed.trainer.global_step == 3 * resumed.trainer.num_training_batches
+
+    # From the command line, with nothing else said.
+    tested = run(f"test --ckpt_path {folder}/best.ckpt")
+    for key, value in figures.items():
+        assert tested.trainer.callback_metrics[key] == value
+
+    # In a plain session, without any argument, on raw inputs.
+    torch.load(folder / "best.ckpt", weights_only=True)
+    cls: type[LitModule] = getattr(lit_models, name)
+    model = cls.load_from_checkpoint(folder / "best.ckpt", weights_only=True).eval()
+    data = fitted.datamodule
+    assert isinstance(data, DataModule)
+    samples, indices = data.splits["test"]
+    x, y = samples[indices]
+    with torch.no_grad():
+        predicted = model.predict_step(x, 0)
+    metrics = model.task.metrics().clone(prefix="test_")
+    metrics.update(predicted, y)
+    for key, value in metrics.compute().items():
+        assert value == pytest.approx(figures[key].item(), abs=1e-6)
+
+    # One row of the predictions file for each sample, saying the same.
+    run(f"predict --ckpt_path {folder}/best.ckpt")
+    rows = Path("predictions.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == [str(value) for value in data.decode(predicted)["prediction"]]
+
+    # The exported graph takes raw inputs too.
+    exported = torch.export.export(model, (x[:2],)).module()
+    with torch.no_grad():
+        torch.testing.assert_close(exported(x[:2]), model(x[:2]))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_model_needs_no_argument(name: str) -> None:
+    cls: type[LitModule] = getattr(lit_models, name)
+    model = cls()
+    assert model(model.example_input_array).shape == (2, model.num_outputs)

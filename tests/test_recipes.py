@@ -1,0 +1,56 @@
+"""Every recipe in `configs/` runs as it stands, through the real front door."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import ROOT, Run
+
+RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
+# What the embedded ones must reach when they really train: the test metric, and its bound.
+EMBEDDED = {"digits": ("test_acc", 0.96), "iris": ("test_acc", 0.9), "logistic": ("test_acc", 0.95)}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_runs(run: Run, recipe: str, request: pytest.FixtureRequest) -> None:
+    path = ROOT / "configs" / f"{recipe}.yaml"
+    data = f" --data.data_dir {request.getfixturevalue('data_dir')}" if "mnist" in path.read_text().lower() else ""
+    run(f"--config {path}{data} --fast_dev_run 2")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_says_how_it_is_run(recipe: str) -> None:
+    lines = (ROOT / "configs" / f"{recipe}.yaml").read_text().splitlines()
+    assert lines[0].startswith("# ")
+    assert f"#   python train.py --config configs/{recipe}.yaml" in lines
+
+
+@pytest.mark.parametrize("recipe", EMBEDDED)
+def test_embedded_recipe_reaches_its_figure(run: Run, recipe: str) -> None:
+    metric, bound = EMBEDDED[recipe]
+    cli = run(f"--config {ROOT}/configs/{recipe}.yaml")
+    assert cli.trainer.callback_metrics[metric] >= bound
+
+
+def test_the_line_is_found(run: Run) -> None:
+    cli = run(f"--config {ROOT}/configs/line.yaml")
+    weight, bias = cli.model.net[1].weight.item(), cli.model.net[1].bias.item()
+    assert cli.trainer.global_step == 100
+    assert weight == pytest.approx(2, abs=0.3)
+    # What is left of the error lies along the valley of the cost, where a higher weight goes with a lower bias.
+    assert 2 * weight + bias == pytest.approx(4, abs=0.1)
+    assert cli.model(torch.tensor([[4.0]])).item() == pytest.approx(8, abs=0.7)
+
+
+def test_digits_is_what_happens_without_a_recipe(run: Run) -> None:
+    plain = run("").trainer.callback_metrics
+    recipe = run(f"--config {ROOT}/configs/digits.yaml").trainer.callback_metrics
+    assert plain["test_loss"] == recipe["test_loss"]
+
+
+def test_a_saved_config_repeats_the_run(run: Run) -> None:
+    first = run("--max_epochs 2 --model.hidden [16] --data.seed 3").trainer.callback_metrics
+    saved = Path("runs/LitMLP-DigitsDataModule/version_0/config.yaml")
+    second = run(f"--config {saved}").trainer.callback_metrics
+    assert first["test_loss"] == second["test_loss"]
