@@ -18,7 +18,7 @@ from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -200,7 +200,8 @@ class KindlingCLI(LightningCLI):
                 kwargs["logger"] = TensorBoardLogger(folder, "", "", log_graph=True, default_hp_metric=False)
             if config.logger is not False:
                 callbacks.append(LearningRateMonitor(logging_interval="epoch"))
-            callbacks.append(SaveConfigCallback(self._parser(self.subcommand), self._config))
+            if _is_first_process():
+                self._parser(self.subcommand).save(self._config, folder / "config.yaml")
         own = self._get(self.config_init, "trainer").callbacks or []
         # The best checkpoint comes before any other, so that "best" means it.
         kwargs["callbacks"] = [*callbacks, *(own if isinstance(own, list) else [own])]

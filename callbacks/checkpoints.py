@@ -3,13 +3,14 @@
 import shutil
 import signal
 import threading
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch import callbacks as stock
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.types import STEP_OUTPUT
@@ -20,7 +21,16 @@ def watched(monitor: str, trainer: Trainer) -> str:
     return "train_loss" if monitor == "val_loss" and not trainer.enable_validation else monitor
 
 
-class EarlyStopping(stock.EarlyStopping):
+class _Keyed(Callback):
+    """Works out the key of its state once: Lightning asks for it several times in every step."""
+
+    @cached_property
+    def state_key(self) -> str:
+        """The key under which a checkpoint keeps this callback's state."""
+        return super().state_key
+
+
+class EarlyStopping(_Keyed, stock.EarlyStopping):
     """Stops training when a metric no longer improves, or is no number.
 
     Args:
@@ -58,7 +68,7 @@ class EarlyStopping(stock.EarlyStopping):
             )
 
 
-class BestCheckpoint(stock.ModelCheckpoint):
+class BestCheckpoint(_Keyed, stock.ModelCheckpoint):
     """Keeps `best.ckpt`, the state of the epoch with the best value of a metric.
 
     When a run is resumed in a new folder, the best of the old run is copied there and stays the best until it is
@@ -104,7 +114,7 @@ class BestCheckpoint(stock.ModelCheckpoint):
         super().load_state_dict(state_dict)
 
 
-class LastCheckpoint(stock.ModelCheckpoint):
+class LastCheckpoint(_Keyed, stock.ModelCheckpoint):
     """Keeps `last.ckpt`, the state after the last epoch, or after the last step of an interrupted one.
 
     The first Ctrl-C ends the run after the step in progress, so that nothing is lost or done twice; a second one ends

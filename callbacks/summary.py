@@ -127,8 +127,12 @@ def _peak_memory(device: torch.device) -> float | None:
 
 def _numbers(trainer: Trainer, prefix: str = "") -> dict[str, float]:
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
-    # JSON has no NaN: a metric that is no number is left out.
-    return {name: value for name, value in metrics.items() if name != "train_loss_step" and math.isfinite(value)}
+    # JSON has no NaN, and neither a single step's loss nor the learning rate is a result.
+    return {
+        name: value
+        for name, value in metrics.items()
+        if math.isfinite(value) and name != "train_loss_step" and not name.startswith("lr-")
+    }
 
 
 def _name(trainer: Trainer) -> str:

@@ -17,6 +17,8 @@ TaskName = Literal["regression", "binary", "multiclass"]
 Balance = Literal["none", "downsample", "weights"]
 Stage = Literal["train", "val", "test"]
 
+EVALUATION_BATCHES = 4  # how many training batches go into one of validation or test
+
 
 class DataError(Exception):
     """Data that cannot be used as they are: the message names the file or the option, and the remedy."""
@@ -110,7 +112,8 @@ class DataModule(LightningDataModule):
     `statistics` found here.
 
     Args:
-        batch_size: Samples in a batch, on each device.
+        batch_size: Samples in a training batch, on each device. Validation and test, which keep nothing for a backward
+            pass, take four times as many at once.
         val_fraction: Share of the training samples that is held out for validation; 0 for none.
         test_fraction: Share of all samples that is held out for the test, where the data have no test split of
             their own.
@@ -320,12 +323,14 @@ class DataModule(LightningDataModule):
             return []
         samples, indices = self.splits[stage]
         shuffle = stage == "train" if shuffle is None else shuffle
+        # Without gradients there is room for more.
+        batch_size = self.batch_size * (1 if stage == "train" else EVALUATION_BATCHES)
         weights = None
         if shuffle and self.balance == "weights":
             weights = class_weights(samples.y[indices])
         loader = DataLoader(
             dataset=samples,
-            sampler=BatchSampler(indices, self.batch_size, shuffle, self.seed, weights),
+            sampler=BatchSampler(indices, batch_size, shuffle, self.seed, weights),
             batch_size=None,  # the sampler makes whole batches
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

@@ -82,7 +82,7 @@ class LitModule(LightningModule):
         """
         raw = x.to(self.standardize.mean.dtype)
         if x.dtype == torch.uint8:
-            raw = raw / 255
+            raw.div_(255)  # in place: this is a copy already
         if x.ndim == 2 and self.standardize.mean.ndim == 3:  # flattened images get their channels back
             raw = raw.unflatten(1, (self.standardize.mean.shape[0], 1, -1))
         return self.task.rescale(self.net(self.standardize(raw)))

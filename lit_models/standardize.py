@@ -37,7 +37,7 @@ class Standardize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardize `x`; shapes as given."""
-        return (x - self.mean) / self.std
+        return (x - self.mean).div_(self.std)
 
     def inverse(self, x: Tensor) -> Tensor:
         """Undo `forward`."""
