@@ -9,13 +9,38 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from lit_models.optim import OptimizerName, SchedulerName, counts_steps, make_optimizer, make_scheduler
 from lit_models.standardize import Standardize
 from lit_models.tasks import ModelError, Reduction, Regression, TaskName, make_task
 
 Batch = tuple[Tensor, Tensor]
+
+
+class MeanLoss(Metric):
+    """Mean loss over samples, whatever the sizes of their batches.
+
+    Not torchmetrics' `MeanMetric`: that one looks for NaN in every step, which a GPU must wait for, and with the look
+    disabled (1.9) it ignores the weights. A loss that is no number must be seen as such; it stops the training.
+    """
+
+    total: Tensor
+    samples: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("samples", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, size: int) -> None:
+        """Add the mean loss of a batch of `size` samples."""
+        self.total += loss * size
+        self.samples += size
+
+    def compute(self) -> Tensor:
+        """Give the mean over all samples."""
+        return self.total / self.samples
 
 
 class LitModule(LightningModule):
@@ -61,7 +86,7 @@ class LitModule(LightningModule):
         self.num_outputs = num_outputs
         self.task = make_task(task, num_outputs, loss, reduction, label_smoothing)
         self.standardize = Standardize()
-        self.train_loss, self.val_loss, self.test_loss = _mean(), _mean(), _mean()
+        self.train_loss, self.val_loss, self.test_loss = MeanLoss(), MeanLoss(), MeanLoss()
         metrics = self.task.metrics()
         self.val_metrics = metrics.clone(prefix="val_")
         self.test_metrics = metrics.clone(prefix="test_")
@@ -104,7 +129,7 @@ class LitModule(LightningModule):
         scores: Tensor = self(batch if isinstance(batch, Tensor) else batch[0])
         return self.task.activate(scores)
 
-    def _shared_step(self, batch: Batch, mean_loss: MeanMetric, metrics: MetricCollection | None = None) -> Tensor:
+    def _shared_step(self, batch: Batch, mean_loss: MeanLoss, metrics: MetricCollection | None = None) -> Tensor:
         x, y = batch
         scores = self(x)
         loss = self.task.loss(scores, y)
@@ -135,7 +160,7 @@ class LitModule(LightningModule):
         """Log loss and metrics of the test split."""
         self._log_epoch("test_loss", self.test_loss, self.test_metrics)
 
-    def _log_epoch(self, name: str, mean_loss: MeanMetric, metrics: MetricCollection | None = None) -> None:
+    def _log_epoch(self, name: str, mean_loss: MeanLoss, metrics: MetricCollection | None = None) -> None:
         if mean_loss.update_count:
             self.log(name, mean_loss.compute())
             mean_loss.reset()
@@ -228,8 +253,3 @@ def _optimization(
         "init_args": {name: hparams[name] for name in ("lr", "momentum", "weight_decay")},
     }
     return {"optimizer": optimizer or own, "scheduler": lr_scheduler or hparams["scheduler"]}
-
-
-def _mean() -> MeanMetric:
-    # A loss that is not a number must be seen as such: it stops the training.
-    return MeanMetric(nan_strategy="disable")

@@ -7,7 +7,7 @@ import torch
 
 import lit_models
 from datamodules import DataModule
-from lit_models import LitModule
+from lit_models import LitMLP, LitModule
 from tests.conftest import Run
 
 # A command line that trains each model for two epochs on embedded data of a size that it takes.
@@ -73,3 +73,15 @@ def test_model_needs_no_argument(name: str) -> None:
     cls: type[LitModule] = getattr(lit_models, name)
     model = cls()
     assert model(model.example_input_array).shape == (2, model.num_outputs)
+
+
+def test_the_logged_loss_is_the_mean_over_samples_not_batches(run: Run) -> None:
+    cli = run("--max_epochs 2 --data.batch_size 50")  # 359 test samples: one full batch of 200, and 159
+    model = LitMLP.load_from_checkpoint(cli.trainer.checkpoint_callback.best_model_path, weights_only=True).eval()
+    data = cli.datamodule
+    assert isinstance(data, DataModule)
+    samples, indices = data.splits["test"]
+    x, y = samples[indices]
+    with torch.no_grad():
+        loss = model.task.loss(model(x), y)
+    assert cli.trainer.callback_metrics["test_loss"].item() == pytest.approx(loss.item(), rel=1e-5)
