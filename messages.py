@@ -15,12 +15,26 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+import datamodules
+import lit_models
 from callbacks import BestCheckpoint, EarlyStopping
 from datamodules import DataError, DataModule
 from lit_models import LitModule, ModelError
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 TRAINER_FLAGS = sorted(inspect.signature(Trainer.__init__).parameters.keys() - {"self"})
+
+USAGE = "train.py [fit|validate|test|predict] [flags]"
+_MODELS = [name for name in lit_models.__all__ if name.startswith("Lit") and name != "LitModule"]
+_DATA = [name for name in datamodules.__all__ if name.endswith("DataModule") and not name.startswith(("Data", "Image"))]
+HELP = (
+    f"Subcommands: {', '.join(SUBCOMMANDS)}; fit if none is given. "
+    f"Models (--model NAME, its flags by --model.help NAME): {', '.join(_MODELS)}. "
+    f"Data (--data NAME, its flags by --data.help NAME): {', '.join(_DATA)}. "
+    "Any other class by its import path. "
+    "Trainer flags need no 'trainer.': --max_epochs 5 means --trainer.max_epochs 5. "
+    "Recipes are in configs/: --config configs/mnist_conv.yaml. --debug shows the traceback of a mistake."
+)
 
 # What a person can mend; anything else is a fault of Kindling's own, and shows its traceback.
 USER_ERRORS = (ArgumentError, MisconfigurationException, DataError, ModelError, torch.OutOfMemoryError)

@@ -33,7 +33,7 @@ from callbacks import (
 )
 from datamodules import DataModule
 from lit_models import LitModule
-from messages import SUBCOMMANDS, TRAINER_FLAGS, USER_ERRORS, be_quiet, explain
+from messages import HELP, SUBCOMMANDS, TRAINER_FLAGS, USAGE, USER_ERRORS, be_quiet, explain
 
 MAX_EPOCHS = 30  # unless --max_epochs, --max_steps or --max_time says otherwise
 
@@ -52,19 +52,27 @@ class KindlingCLI(LightningCLI):
     def __init__(self, args: list[str]) -> None:
         strict = {"exit_on_error": False, "allow_abbrev": False}
         self._folder: Path | None = None
-        epilog = f"Subcommands: {', '.join(SUBCOMMANDS)} (fit if none is given). Trainer flags need no 'trainer.'."
         try:
             super().__init__(
                 args=args,
                 seed_everything_default=0,
                 trainer_defaults={"enable_model_summary": False},
-                parser_kwargs={**strict, **{name: {**strict, "epilog": epilog} for name in SUBCOMMANDS}},
+                parser_kwargs={
+                    **strict,
+                    **{name: {**strict, "usage": USAGE, "description": HELP} for name in SUBCOMMANDS},
+                },
                 load_from_checkpoint_support=False,  # our models save plain arguments, and load without a parser
             )
         except USER_ERRORS:
             if self._folder is not None:
                 _remove_if_untrained(self._folder)
             raise
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Leave out what is not for the user to say: checkpoints load with `weights_only=True`, always."""
+        skipped = LightningCLI.subcommands()
+        return {name: {*skipped[name], "weights_only", "return_predictions"} for name in SUBCOMMANDS}
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add Trainer, model and data; the latter two can be any class, by name or by path."""
