@@ -40,6 +40,11 @@ HELP = (
 USER_ERRORS = (ArgumentError, MisconfigurationException, DataError, ModelError, torch.OutOfMemoryError)
 
 
+def is_mistake(error: BaseException) -> bool:
+    """Whether an error is one that a user can mend."""
+    return isinstance(error, USER_ERRORS) or "Error(s) in loading state_dict" in str(error)
+
+
 def explain(error: BaseException) -> str:
     """Say in one line what is wrong and how to mend it."""
     text = str(error)
@@ -47,6 +52,8 @@ def explain(error: BaseException) -> str:
         return "The GPU's memory is full; give a smaller --data.batch_size, or --precision bf16-mixed."
     if "No supported gpu backend found" in text:
         return "--accelerator gpu: this machine has no GPU that torch can use; leave the flag out to use the CPU."
+    if "Error(s) in loading state_dict" in text:
+        return "--ckpt_path: its weights do not fit this model; leave out the --model flags that change its layers."
     keys = [key for key in re.findall(r'Parser key "([\w.]+)"', text) if key != "config"]
     flag = "--" + ".".join(keys).removeprefix("trainer.")
     cls = next(iter(re.findall(r"Problem with given class_path '([\w.]+)'", text)), "")

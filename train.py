@@ -8,14 +8,12 @@ python train.py test --ckpt_path runs/LitMLP-DigitsDataModule/version_0/checkpoi
 
 import itertools
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import ArgumentError, Namespace
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -33,7 +31,8 @@ from callbacks import (
 )
 from datamodules import DataModule
 from lit_models import LitModule
-from messages import HELP, SUBCOMMANDS, TRAINER_FLAGS, USAGE, USER_ERRORS, be_quiet, explain
+from messages import HELP, SUBCOMMANDS, TRAINER_FLAGS, USAGE, USER_ERRORS, be_quiet, explain, is_mistake
+from runs import is_first_process, new_folder, newest_checkpoint, remove_if_untrained, say_where
 
 MAX_EPOCHS = 30  # unless --max_epochs, --max_steps or --max_time says otherwise
 
@@ -63,9 +62,9 @@ class KindlingCLI(LightningCLI):
                 },
                 load_from_checkpoint_support=False,  # our models save plain arguments, and load without a parser
             )
-        except USER_ERRORS:
-            if self._folder is not None:
-                _remove_if_untrained(self._folder)
+        except (*USER_ERRORS, RuntimeError) as error:
+            if is_mistake(error) and self._folder is not None:
+                remove_if_untrained(self._folder)
             raise
 
     @staticmethod
@@ -102,7 +101,9 @@ class KindlingCLI(LightningCLI):
             self.config = parser.parse_args(args)
         self.given = parser.parse_args(args, defaults=False)[self.subcommand]
         if self.subcommand != "fit" and config_path is None:
-            raise ArgumentError(None, f"{self.subcommand} needs a trained model: give --ckpt_path FILE{_newest()}.")
+            raise ArgumentError(
+                None, f"{self.subcommand} needs a trained model: give --ckpt_path FILE{newest_checkpoint()}."
+            )
         if "optimizer" not in self.given and OPTIMIZER_FLAGS & _init_args(self.given, "model").keys():
             self._config.optimizer = None  # it came from the checkpoint, and explicit flags beat that
 
@@ -117,16 +118,19 @@ class KindlingCLI(LightningCLI):
     def _take_settings(self, path: str) -> None:
         """Make the settings in a checkpoint the defaults."""
         if not Path(path).is_file():
-            raise ArgumentError(None, f"--ckpt_path {path}: there is no such file{_newest()}.")
+            raise ArgumentError(None, f"--ckpt_path {path}: there is no such file{newest_checkpoint()}.")
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            hparams = checkpoint["hyper_parameters"]
+            _ = checkpoint["state_dict"]
         except Exception as error:  # whatever unpickling a file of another kind may raise
             reason = str(error).partition("\n")[0]
             raise ArgumentError(None, f"--ckpt_path {path}: not a checkpoint that can be read ({reason}).") from error
         defaults: dict[str, Any] = {}
         if "class_path" in checkpoint:
-            defaults["model"] = {"class_path": checkpoint["class_path"], "init_args": dict(hparams)}
+            defaults["model"] = {
+                "class_path": checkpoint["class_path"],
+                "init_args": dict(checkpoint["hyper_parameters"]),
+            }
         for group in ("optimizer", "lr_scheduler"):
             if checkpoint.get(f"{group}_config"):
                 defaults[group] = checkpoint[f"{group}_config"]
@@ -146,7 +150,7 @@ class KindlingCLI(LightningCLI):
         self.config_init = Namespace({self.subcommand: self._instantiate(config)})
         config.data = data
         self.model = self._get(self.config_init, "model")
-        if isinstance(self.datamodule, DataModule) and _is_first_process():
+        if isinstance(self.datamodule, DataModule) and is_first_process():
             _ = self.datamodule.splits  # bad data are found before anything is written
         if isinstance(self.model, LitModule):
             for group in ("optimizer", "lr_scheduler"):
@@ -165,21 +169,23 @@ class KindlingCLI(LightningCLI):
         return made
 
     def _link(self) -> None:
-        """Fill in what the data know and nobody gave; what a checkpoint was trained with must agree with the data."""
+        """Fill in what the data know and nobody gave; what was given, or trained, must agree with the data."""
         wanted, given = self._config.model.init_args, _init_args(self.given, "model")
         for name in LINKED:
             known = getattr(self.datamodule, name, None)
-            if known is None or name not in wanted or name in given:
+            if known is None or name not in wanted:
                 continue
-            if self._config.ckpt_path is None:
+            if name not in given and self._config.ckpt_path is None:
                 wanted[name] = known
             elif _plain(known) != _plain(wanted[name]):
+                if name == "num_outputs" and name in given and wanted[name] > known > 1:
+                    continue  # more classes than there are here may be meant: others will come
                 model, data = self._config.model.class_path.rpartition(".")[2], type(self.datamodule).__name__
-                raise ArgumentError(
-                    None,
-                    f"--ckpt_path: this {model} was trained with {name} {_plain(wanted[name])}, but {data} has "
-                    f"{_plain(known)}; give data like those it was trained on, or train anew without --ckpt_path.",
-                )
+                what, remedy = f"--model.{name} {_plain(wanted[name])}", "leave the flag out"
+                if name not in given:
+                    what = f"--ckpt_path: this {model} was trained with {name} {_plain(wanted[name])}"
+                    remedy = "give data like those it was trained on, or train anew without --ckpt_path"
+                raise ArgumentError(None, f"{what}, but {data} has {_plain(known)}; {remedy}.")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the Trainer, with a folder for the run and the callbacks of every run."""
@@ -199,7 +205,7 @@ class KindlingCLI(LightningCLI):
         if not fits:
             kwargs["logger"] = config.logger or False
         elif not quick:
-            folder = _new_folder(
+            folder = new_folder(
                 Path(config.default_root_dir or "runs"), f"{type(self.model).__name__}-{type(self.datamodule).__name__}"
             )
             self._folder, kwargs["default_root_dir"] = folder, str(folder)
@@ -208,7 +214,7 @@ class KindlingCLI(LightningCLI):
                 kwargs["logger"] = TensorBoardLogger(folder, "", "", log_graph=True, default_hp_metric=False)
             if config.logger is not False:
                 callbacks.append(LearningRateMonitor(logging_interval="epoch"))
-            if _is_first_process():
+            if is_first_process():
                 self._parser(self.subcommand).save(self._config, folder / "config.yaml")
         own = self._get(self.config_init, "trainer").callbacks or []
         # The best checkpoint comes before any other, so that "best" means it.
@@ -229,58 +235,7 @@ class KindlingCLI(LightningCLI):
         if tests and (not isinstance(self.datamodule, DataModule) or "test" in self.datamodule.splits):
             trainer.test(self.model, self.datamodule, ckpt_path=best or None, verbose=False, weights_only=True)
         if trainer.is_global_zero:
-            _say_where(trainer, best)
-
-
-def _say_where(trainer: Trainer, best: str) -> None:
-    checkpoint = trainer.checkpoint_callback
-    test = [f"{name} {float(value):.4f}" for name, value in trainer.callback_metrics.items() if "test_" in name]
-    if best and isinstance(checkpoint, BestCheckpoint) and checkpoint.best_model_score is not None:
-        print(f"best {checkpoint.monitor} {float(checkpoint.best_model_score):.4g}", *test, sep="  ")
-    elif test:
-        print(*test, sep="  ")
-    folder = Path(trainer.default_root_dir)
-    print(f"  curves   tensorboard --logdir {folder.parent.parent}")
-    if checkpoint is not None:
-        path = Path(best or folder / "checkpoints" / "last.ckpt")
-        path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        print(f"  test     python train.py test --ckpt_path {path}")
-        print(f"  predict  python train.py predict --ckpt_path {path}")
-
-
-def _new_folder(root: Path, name: str) -> Path:
-    """Make the folder of a new run, `root/name/version_N`; the processes of a distributed run share one."""
-    taken = [int(path.name.removeprefix("version_")) for path in (root / name).glob("version_[0-9]*")]
-    version = max(taken, default=-1)
-    if _is_first_process():
-        while True:
-            version += 1
-            try:
-                (root / name / f"version_{version}").mkdir(parents=True)
-                break
-            except FileExistsError:  # another run was faster
-                continue
-    return root / name / f"version_{version}"
-
-
-def _remove_if_untrained(folder: Path) -> None:
-    """Remove the folder of a run that ended by a mistake before there was anything to keep."""
-    if _is_first_process() and not list(folder.rglob("*.ckpt")):
-        shutil.rmtree(folder)
-        for parent in (folder.parent, folder.parent.parent):
-            if not any(parent.iterdir()):
-                parent.rmdir()
-
-
-def _is_first_process() -> bool:
-    first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function
-    return first
-
-
-def _newest() -> str:
-    """Name the newest best checkpoint, for a message."""
-    found = sorted(Path("runs").glob("*/*/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
-    return f", for instance {found[-1]}" if found else ""
+            say_where(trainer, best)
 
 
 def _value_of(flag: str, args: list[str]) -> str | None:
@@ -325,8 +280,8 @@ def main(args: list[str] | None = None) -> KindlingCLI:
         be_quiet()
     try:
         return KindlingCLI(expand([arg for arg in args if arg != "--debug"]))
-    except USER_ERRORS as error:
-        if debug:
+    except (*USER_ERRORS, RuntimeError) as error:
+        if debug or not is_mistake(error):
             raise
         print(f"train.py: {explain(error)}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -67,6 +67,15 @@ class EarlyStopping(_Keyed, stock.EarlyStopping):
                 f"there are {', '.join(measured)}."
             )
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say why training ended before its time."""
+        if self.stopping_reason_message and trainer.is_global_zero:
+            print(f"stopped early: {self.stopping_reason_message}")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the count of epochs without improvement, but be as patient as this run says."""
+        super().load_state_dict({**state_dict, "patience": self.patience, "stopping_reason_message": None})
+
 
 class BestCheckpoint(_Keyed, stock.ModelCheckpoint):
     """Keeps `best.ckpt`, the state of the epoch with the best value of a metric.

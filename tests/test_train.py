@@ -50,7 +50,7 @@ def test_flat_and_long_trainer_flags_mean_the_same(run: Run) -> None:
 def test_the_data_tell_the_model_its_sizes_unless_they_are_given(run: Run) -> None:
     cli = run("--fast_dev_run 1 --data ToyDataModule --data.name wine")
     assert (cli.model.hparams["in_features"], cli.model.num_outputs) == (13, 3)
-    cli = run("--fast_dev_run 1 --data ToyDataModule --data.name wine --model.num_outputs 7")
+    cli = run("--fast_dev_run 1 --data ToyDataModule --data.name wine --model.num_outputs 7")  # a class may be to come
     assert (cli.model.hparams["in_features"], cli.model.num_outputs) == (13, 7)
 
 
@@ -120,6 +120,10 @@ def test_nothing_is_evaluated_without_a_checkpoint(mistake: Mistake, subcommand:
         ("--model.loss MSELoss", "--model.loss MSELoss: a multiclass task takes CrossEntropyLoss."),
         ("--model.scheduler cosine --max_epochs -1", "--model.scheduler: a schedule needs an end"),
         ("--data ToyDataModule --data.name diabetes --data.balance weights", "only classes can be balanced"),
+        ("--model.in_features 5", "--model.in_features 5, but DigitsDataModule has 64; leave the flag out."),
+        ("--model.num_outputs 3", "--model.num_outputs 3, but DigitsDataModule has 10; leave the flag out."),
+        ("--default_root_dir /proc/nowhere", "--default_root_dir /proc/nowhere: no folder can be made there"),
+        ("--early_stopping.monitor val_los", "--early_stopping.monitor val_los: nothing of this name is measured"),
         ("--data ToyDataModule --data.name irs", "--data.name irs: expected Literal['iris'"),
     ],
 )
@@ -150,6 +154,14 @@ def test_data_that_do_not_fit_the_checkpoint_are_one_line(run: Run, capsys: pyte
         run(f"test --ckpt_path {BEST} --data ToyDataModule --data.name iris")
     assert stop.value.code == 2
     assert "was trained with num_outputs 10, but ToyDataModule has 3" in capsys.readouterr().err
+
+
+def test_weights_that_do_not_fit_the_flags_are_one_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run("--max_epochs 1")
+    with pytest.raises(SystemExit) as stop:
+        run(f"test --ckpt_path {BEST} --model.hidden [7]")
+    assert stop.value.code == 2
+    assert "its weights do not fit this model" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(run: Run) -> None:
@@ -200,11 +212,14 @@ def test_runs_do_not_overwrite_each_other(run: Run) -> None:
     assert len(list(Path("runs").rglob("best.ckpt"))) == 2
 
 
-def test_training_stops_early_and_keeps_the_best(run: Run) -> None:
+def test_training_stops_early_and_keeps_the_best(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     cli = run("--max_epochs 100 --early_stopping.patience 1 --model.lr 0.05")
+    assert "stopped early: Monitored metric val_loss did not improve" in capsys.readouterr().out
     assert cli.trainer.current_epoch < 100
     best = torch.load(BEST, weights_only=True)
     assert best["epoch"] < cli.trainer.current_epoch
+    patient = run(f"--ckpt_path {BEST.replace('best', 'last')} --early_stopping.patience 5 --max_epochs 100")
+    assert patient.trainer.current_epoch > cli.trainer.current_epoch + 1
 
 
 @pytest.mark.parametrize("flags", ["--enable_progress_bar false", "--enable_checkpointing false", "--max_steps 5"])

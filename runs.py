@@ -1,0 +1,67 @@
+"""Where runs live: `runs/<Model>-<Data>/version_N/`."""
+
+import shutil
+from pathlib import Path
+
+from jsonargparse import ArgumentError
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import Trainer
+
+from callbacks import BestCheckpoint
+
+
+def say_where(trainer: Trainer, best: str) -> None:
+    """Print what a finished run reached, and the commands that go on from it."""
+    checkpoint = trainer.checkpoint_callback
+    test = [f"{name} {float(value):.4f}" for name, value in trainer.callback_metrics.items() if "test_" in name]
+    if best and isinstance(checkpoint, BestCheckpoint) and checkpoint.best_model_score is not None:
+        print(f"best {checkpoint.monitor} {float(checkpoint.best_model_score):.4g}", *test, sep="  ")
+    elif test:
+        print(*test, sep="  ")
+    folder = Path(trainer.default_root_dir)
+    print(f"  curves   tensorboard --logdir {folder.parent.parent}")
+    if checkpoint is not None:
+        path = Path(best or folder / "checkpoints" / "last.ckpt")
+        path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        print(f"  test     python train.py test --ckpt_path {path}")
+        print(f"  predict  python train.py predict --ckpt_path {path}")
+
+
+def new_folder(root: Path, name: str) -> Path:
+    """Make the folder of a new run, `root/name/version_N`; the processes of a distributed run share one."""
+    try:
+        (root / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(None, f"--default_root_dir {root}: no folder can be made there ({error}).") from error
+    taken = [int(path.name.removeprefix("version_")) for path in (root / name).glob("version_[0-9]*")]
+    version = max(taken, default=-1)
+    if is_first_process():
+        while True:
+            version += 1
+            try:
+                (root / name / f"version_{version}").mkdir()
+                break
+            except FileExistsError:  # another run was faster
+                continue
+    return root / name / f"version_{version}"
+
+
+def remove_if_untrained(folder: Path) -> None:
+    """Remove the folder of a run that ended by a mistake before there was anything to keep."""
+    if is_first_process() and not list(folder.rglob("*.ckpt")):
+        shutil.rmtree(folder)
+        for parent in (folder.parent, folder.parent.parent):
+            if not any(parent.iterdir()):
+                parent.rmdir()
+
+
+def is_first_process() -> bool:
+    """Whether this is the process of a distributed run that writes, or the only one there is."""
+    first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function
+    return first
+
+
+def newest_checkpoint() -> str:
+    """Name the newest best checkpoint, for a message."""
+    found = sorted(Path("runs").glob("*/*/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
+    return f", for instance {found[-1]}" if found else ""
