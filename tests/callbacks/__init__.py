@@ -1,0 +1,1 @@
+"""Tests of `callbacks/`, one file for each of its files."""

@@ -1,0 +1,131 @@
+"""Optimizers and schedules from primitives."""
+
+import math
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from lit_models.optim import OptimizerName, SchedulerName, counts_steps, make_optimizer, make_scheduler
+
+OWN: dict[str, Any] = {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.01}  # what every model gives
+FUSED = ["SGD", "Adam", "AdamW", "Adagrad"]
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    """Something to train."""
+    return nn.Linear(3, 2)
+
+
+def _make(net: nn.Module, name: str, may_fuse: bool = True, **args: Any) -> Optimizer:
+    config = {"class_path": f"torch.optim.{name}", "init_args": {"lr": 0.1, **args}}
+    return make_optimizer(config, net.parameters(), may_fuse)
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_every_optimizer_takes_what_it_knows_and_steps(net: nn.Module, name: str) -> None:
+    before = net.weight.detach().clone()  # type: ignore[operator]  # torch's __getattr__
+    optimizer = _make(net, name, **OWN, unknown=3)
+    net(torch.ones(4, 3)).sum().backward()
+    optimizer.step()
+    assert not net.weight.equal(before)  # type: ignore[operator]
+    assert type(optimizer).__name__ == name
+    for option, value in OWN.items():
+        if option in optimizer.defaults:
+            assert optimizer.param_groups[0][option] == value
+    assert "unknown" not in optimizer.defaults
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_it_is_fused_where_that_exists(net: nn.Module, name: str) -> None:
+    assert bool(_make(net, name).defaults.get("fused")) == (name in FUSED)
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("options", [{"foreach": True}, {"differentiable": True}, {"fused": False}])
+def test_an_option_that_excludes_fusing_wins(net: nn.Module, name: str, options: dict[str, bool]) -> None:
+    optimizer = _make(net, name, **options)
+    assert not optimizer.defaults["fused"]
+    for option, value in options.items():
+        assert optimizer.defaults[option] == value
+
+
+def test_fusing_can_be_switched_off(net: nn.Module) -> None:
+    assert not _make(net, "AdamW", may_fuse=False).defaults["fused"]
+    assert _make(net, "AdamW", may_fuse=False, fused=True).defaults["fused"]  # an explicit one wins
+    assert _make(net, "AdamW", fused=None, foreach=None).defaults["fused"]  # as the command line gives them
+
+
+def _course(scheduler: LRScheduler, steps: int) -> list[float]:
+    """The learning rate of each step."""
+    rates = []
+    for _ in range(steps):
+        rates.append(scheduler.optimizer.param_groups[0]["lr"])
+        scheduler.optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("total_steps", [1, 2, 7, 100])
+def test_cosine_falls_from_the_learning_rate_to_0(net: nn.Module, total_steps: int) -> None:
+    scheduler = make_scheduler("cosine", _make(net, "SGD"), total_steps)
+    expected = [0.1 * (1 + math.cos(math.pi * step / total_steps)) / 2 for step in range(total_steps)]
+    assert _course(scheduler, total_steps) == pytest.approx(expected)
+    assert _course(scheduler, 3) == pytest.approx([0, 0, 0], abs=1e-12)  # it does not rise again
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "Adagrad"])
+def test_one_cycle_rises_to_the_learning_rate_and_falls_to_nearly_0(net: nn.Module, name: str) -> None:
+    rates = _course(make_scheduler("one-cycle", _make(net, name), 100), 100)
+    assert rates[0] == pytest.approx(0.1 / 25)
+    assert max(rates) == rates[29] == pytest.approx(0.1)
+    assert rates[-1] < 1e-6
+    assert rates == sorted(rates[:29]) + sorted(rates[29:], reverse=True)
+
+
+@pytest.mark.parametrize("total_steps", [1, 2, 3, 10])
+def test_one_cycle_can_be_short(net: nn.Module, total_steps: int) -> None:
+    rates = _course(make_scheduler("one-cycle", _make(net, "SGD"), total_steps), total_steps)
+    assert all(0 < rate <= 0.1 + 1e-9 for rate in rates)
+
+
+def test_plateau_divides_by_10_after_5_epochs_without_improvement(net: nn.Module) -> None:
+    optimizer = _make(net, "SGD")
+    scheduler = make_scheduler("plateau", optimizer, 100)
+    assert isinstance(scheduler, ReduceLROnPlateau)
+    rates = []
+    for loss in [3.0, 2.0, *[2.0] * 6, 1.0]:
+        scheduler.step(loss)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.1] * 7 + [0.01] * 2)
+
+
+def test_a_schedule_by_its_class_gets_its_arguments(net: nn.Module) -> None:
+    config = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 2, "gamma": 0.5}}
+    assert _course(make_scheduler(config, _make(net, "SGD"), 100), 5) == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.025])
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"), [({}, 50), ({"total_steps": 20}, 20), ({"epochs": 3, "steps_per_epoch": 4}, 12)]
+)
+def test_a_one_cycle_by_its_class_is_as_long_as_the_training_unless_told(
+    net: nn.Module, args: dict[str, int], expected: int
+) -> None:
+    config = {"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": 0.3, **args}}
+    scheduler = make_scheduler(config, _make(net, "SGD"), 50)
+    assert scheduler.total_steps == expected  # type: ignore[attr-defined]  # a OneCycleLR has it
+    assert "total_steps" in args or "total_steps" not in config["init_args"]
+
+
+@pytest.mark.parametrize(
+    ("name", "by_step"), [("one-cycle", True), ("cosine", True), ("plateau", False), ("StepLR", False)]
+)
+def test_which_schedules_count_steps(net: nn.Module, name: SchedulerName | str, by_step: bool) -> None:
+    config: Any = name
+    if name == "StepLR":
+        config = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1}}
+    assert counts_steps(make_scheduler(config, _make(net, "SGD"), 10)) is by_step
