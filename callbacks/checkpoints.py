@@ -16,21 +16,27 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 
-def watched(monitor: str, trainer: Trainer) -> str:
-    """Name the metric to watch: `monitor`, but `train_loss` for `val_loss` where nothing is validated."""
-    return "train_loss" if monitor == "val_loss" and not trainer.enable_validation else monitor
+class _Watching(Callback):
+    """Watches a metric, `val_loss` unless another is asked for, or `train_loss` where nothing is validated."""
 
-
-class _Keyed(Callback):
-    """Works out the key of its state once: Lightning asks for it several times in every step."""
+    _asked_for = ""
 
     @cached_property
     def state_key(self) -> str:
-        """The key under which a checkpoint keeps this callback's state."""
+        """The key of this callback's state in a checkpoint: kept, as Lightning asks for it several times a step."""
         return super().state_key
 
+    def _choose(self, monitor: str, trainer: Trainer, stage: str) -> str:
+        """Choose the metric of a fit, before anything is restored under its name."""
+        if stage != "fit":
+            return monitor
+        self.__dict__.pop("state_key", None)
+        self._asked_for = self._asked_for or monitor
+        unvalidated = self._asked_for == "val_loss" and not trainer.enable_validation
+        return "train_loss" if unvalidated else self._asked_for
 
-class EarlyStopping(_Keyed, stock.EarlyStopping):
+
+class EarlyStopping(_Watching, stock.EarlyStopping):
     """Stops training when a metric no longer improves, or is no number.
 
     Args:
@@ -52,8 +58,8 @@ class EarlyStopping(_Keyed, stock.EarlyStopping):
         super().__init__(monitor=monitor, patience=patience, min_delta=min_delta, mode=mode, **kwargs)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the metric before anything is restored under its name."""
-        self.monitor = watched(self.monitor, trainer)
+        """Choose the metric."""
+        self.monitor = self._choose(self.monitor, trainer, stage)
         super().setup(trainer, pl_module, stage)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -77,7 +83,7 @@ class EarlyStopping(_Keyed, stock.EarlyStopping):
         super().load_state_dict({**state_dict, "patience": self.patience, "stopping_reason_message": None})
 
 
-class BestCheckpoint(_Keyed, stock.ModelCheckpoint):
+class BestCheckpoint(_Watching, stock.ModelCheckpoint):
     """Keeps `best.ckpt`, the state of the epoch with the best value of a metric.
 
     When a run is resumed in a new folder, the best of the old run is copied there and stays the best until it is
@@ -94,9 +100,9 @@ class BestCheckpoint(_Keyed, stock.ModelCheckpoint):
         super().__init__(monitor=monitor, mode=mode, filename=filename, **kwargs)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the metric before anything is restored under its name."""
+        """Choose the metric."""
         if self.monitor is not None:
-            self.monitor = watched(self.monitor, trainer)
+            self.monitor = self._choose(self.monitor, trainer, stage)
         super().setup(trainer, pl_module, stage)
         self._fits = stage == "fit"
 
@@ -123,7 +129,7 @@ class BestCheckpoint(_Keyed, stock.ModelCheckpoint):
         super().load_state_dict(state_dict)
 
 
-class LastCheckpoint(_Keyed, stock.ModelCheckpoint):
+class LastCheckpoint(_Watching, stock.ModelCheckpoint):
     """Keeps `last.ckpt`, the state after the last epoch, or after the last step of an interrupted one.
 
     The first Ctrl-C ends the run after the step in progress, so that nothing is lost or done twice; a second one ends
@@ -140,8 +146,10 @@ class LastCheckpoint(_Keyed, stock.ModelCheckpoint):
         """Keep nothing: the last checkpoint of one run means nothing to the next."""
         return {}
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen for Ctrl-C; only the main thread can."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen for Ctrl-C, which only the main thread can; later than Lightning, which puts back what it found."""
+        super().on_train_start(trainer, pl_module)
+        self._interrupted = self._between_steps = False
         if threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGINT, self._interrupt)
 
@@ -155,7 +163,8 @@ class LastCheckpoint(_Keyed, stock.ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
         """End an interrupted run where it can go on exactly; an epoch's last step also waits for the validation."""
-        if self._interrupted and not trainer.is_last_batch:
+        whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if self._interrupted and whole_step and not trainer.is_last_batch:
             self._between_steps = True
             raise KeyboardInterrupt
 
@@ -163,18 +172,23 @@ class LastCheckpoint(_Keyed, stock.ModelCheckpoint):
         """Save; and end a run that was interrupted in the last step or during validation."""
         super().on_train_epoch_end(trainer, pl_module)
         if self._interrupted:
+            self._between_steps = True
             raise KeyboardInterrupt
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save what an interruption would lose, and say how to go on."""
-        path = self.format_checkpoint_name({})
-        if self._between_steps or isinstance(exception, SIGTERMException):
-            self._save_checkpoint(trainer, path)
-        if trainer.is_global_zero and trainer.state.fn == "fit" and Path(path).is_file():
-            print(f"Nothing is lost; go on with: python train.py --ckpt_path {path}")
         self._stop_listening()
+        if trainer.state.fn != "fit":
+            return
+        path = self.format_checkpoint_name({})
+        complete = self._between_steps or isinstance(exception, SIGTERMException)
+        if complete and self._last_global_step_saved != trainer.global_step:
+            self._save_checkpoint(trainer, path)
+        if trainer.is_global_zero and Path(path).is_file():
+            kept = "Nothing is lost" if complete else "All but the epoch that broke off is kept"
+            print(f"{kept}; go on with: python train.py --ckpt_path {path}")
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give Ctrl-C back its meaning."""
         self._stop_listening()
 

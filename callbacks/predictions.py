@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
@@ -20,6 +21,16 @@ class PredictionWriter(BasePredictionWriter):
     def __init__(self, path: str | Path) -> None:
         super().__init__(write_interval="epoch")
         self.path = Path(path)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse several processes, each of which would have only its share of the rows.
+
+        Raises:
+            MisconfigurationException: If there is more than one process.
+        """
+        super().setup(trainer, pl_module, stage)
+        if stage == "predict" and trainer.world_size > 1:
+            raise MisconfigurationException("--devices: predictions are written by one process; give --devices 1.")
 
     def write_on_epoch_end(
         self,

@@ -5,6 +5,7 @@ import math
 import platform
 import sys
 import time
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ class RunSummary(Callback):
     def __init__(self) -> None:
         self.summary: dict[str, Any] = {}
         self._start = 0.0
-        self._first_step = 0
+        self._first_batch = 0
         self._best_score: float | None = None
         self._best: dict[str, float] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and say what is trained on what."""
-        self._start, self._first_step = time.monotonic(), trainer.global_step
+        self.summary, self._best, self._best_score = {}, {}, None
+        self._start, self._first_batch = time.monotonic(), _batches(trainer)
         if trainer.is_global_zero:
             parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
             sizes = {stage: len(split.indices) for stage, split in getattr(_data(trainer), "splits", {}).items()}
@@ -72,10 +74,9 @@ class RunSummary(Callback):
     def write(self, trainer: Trainer, pl_module: LightningModule, status: str) -> None:
         """Write the summary of a fit."""
         seconds = time.monotonic() - self._start
-        steps = trainer.global_step - self._first_step
         sampler = getattr(trainer.train_dataloader, "sampler", None)
-        batches = trainer.num_training_batches
-        samples = getattr(sampler, "num_samples", 0) * trainer.world_size * steps / batches if batches else 0
+        size = getattr(sampler, "num_samples", 0) * trainer.world_size
+        samples = size * (_batches(trainer) - self._first_batch) / len(sampler) if isinstance(sampler, Sized) else 0
         self.summary = {
             "status": status,
             "model": type(pl_module).__name__,
@@ -111,6 +112,10 @@ def log_hyperparameters(trainer: Trainer, pl_module: LightningModule, metrics: d
             data = getattr(_data(trainer), "hparams", {})
             params = {**{f"data/{name}": value for name, value in data.items()}, **pl_module.hparams}
             logger.log_hyperparams(params, metrics, step=trainer.global_step)
+
+
+def _batches(trainer: Trainer) -> int:
+    return trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
 
 def _peak_memory(device: torch.device) -> float | None:

@@ -30,10 +30,11 @@ def random_affine(x: Tensor, shift: int = 0, rotation: float = 0.0, crop: float 
     angle = uniform(math.radians(rotation))
     scale = 1 - torch.rand(batch, device=x.device) * crop
     mirror = torch.where(torch.rand(batch, device=x.device) < 0.5, -1.0, 1.0) if flip else torch.ones_like(scale)
-    # A crop may lie anywhere: its centre moves by what was cropped away. Whole pixels shift without blur.
+    # A crop may lie anywhere between the outermost pixels: its centre moves by what was cropped away. A shift is by
+    # whole pixels, which does not blur.
     steps = torch.randint(-shift, shift + 1, (2, batch), device=x.device)
-    dx = uniform(1.0) * (1 - scale) + steps[0] * 2 / width
-    dy = uniform(1.0) * (1 - scale) + steps[1] * 2 / height
+    dx = uniform(1 - 1 / width) * (1 - scale) + steps[0] * 2 / width
+    dy = uniform(1 - 1 / height) * (1 - scale) + steps[1] * 2 / height
     # Coordinates run from -1 to 1 on both axes, so a rotation of an oblong image needs its aspect.
     cos, sin, aspect = angle.cos() * scale, angle.sin() * scale, height / width
     rows = [torch.stack([cos * mirror, -sin * aspect, dx], 1), torch.stack([sin / aspect * mirror, cos, dy], 1)]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningDataModule
@@ -234,9 +235,12 @@ class DataModule(LightningDataModule):
             A tensor of shape `input_shape`.
 
         Raises:
-            DataError: If the size is another.
+            DataError: If it is no numbers, or of another size.
         """
-        x = torch.as_tensor(raw, dtype=torch.float32)
+        try:
+            x = torch.as_tensor(np.asarray(raw, dtype=np.float32))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{type(self).__name__}: an input must be numbers ({error}).") from error
         if x.numel() != self.in_features:
             raise DataError(f"{type(self).__name__}: an input has {self.in_features} numbers, not {x.numel()}.")
         return x.reshape(self.input_shape)
@@ -281,6 +285,7 @@ class DataModule(LightningDataModule):
         sampler = cast("BatchSampler", loader.sampler)
         epoch, sampler.start = self._position
         sampler.set_epoch(epoch)
+        self._position = (0, 0)
         return loader
 
     def val_dataloader(self) -> list[DataLoader[Any]]:

@@ -39,7 +39,7 @@ def holdout(indices: Tensor, fraction: float, seed: int, labels: Tensor | None =
     order = _shuffle(size, seed, labels)
     # Evenly spaced places along the classes: each class gives its share to within one sample.
     taken = torch.zeros(size, dtype=torch.bool)
-    taken[order[((torch.arange(count) + 0.5) * size / max(count, 1)).long()]] = True
+    taken[order[(2 * torch.arange(count) + 1) * size // max(2 * count, 1)]] = True
     return indices[~taken], indices[taken]
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, cast
 from urllib.error import URLError
@@ -87,8 +88,9 @@ class DigitsDataModule(ImageDataModule):
 class MNISTDataModule(ImageDataModule):
     """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28x28, 10 classes (LeCun et al. 1998).
 
-    The files are looked for in `data_dir/MNIST/raw`, where torchvision keeps them, then in `data_dir` itself;
-    what is missing is downloaded to the first place. Packed files are checked against torchvision's checksums.
+    The files are looked for in `data_dir/MNIST/raw`, where torchvision keeps them, packed or unpacked, then, packed, in
+    `data_dir` itself; what is missing is downloaded to the first place. Packed files are checked against torchvision's
+    checksums.
 
     Args:
         data_dir: Folder of downloaded data sets.
@@ -117,19 +119,25 @@ class MNISTDataModule(ImageDataModule):
 
     def _read_part(self, part: str) -> Samples:
         images, labels = (self._read(f"{part}-{name}") for name in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+        if images.shape != (len(labels), *self.input_shape[1:]):
+            raise DataError(
+                f"{self._find(f'{part}-images-idx3-ubyte.gz')}: images of {tuple(images.shape)} do not go with "
+                f"{len(labels)} labels; delete the folder, and it is downloaded anew."
+            )
         return Samples(images.unsqueeze(1), labels.long())
 
     def _find(self, packed: str) -> Path | None:
-        folders = [Path(self.data_dir) / self.source.__name__ / "raw", Path(self.data_dir)]
-        names = [packed, packed.removesuffix(".gz")]
-        return next((path for folder in folders for name in names if (path := folder / name).is_file()), None)
+        kept = Path(self.data_dir) / self.source.__name__ / "raw"
+        # An unpacked file has no checksum: only its folder tells which data set it belongs to.
+        places = [kept / packed, kept / packed.removesuffix(".gz"), Path(self.data_dir) / packed]
+        return next((path for path in places if path.is_file()), None)
 
     def _download(self, packed: str, md5: str) -> None:
         folder = Path(self.data_dir) / self.source.__name__ / "raw"
         for mirror in self.source.mirrors:
             try:
                 return cast("None", download_url(mirror + packed, str(folder), packed, md5))
-            except (URLError, RuntimeError, OSError) as error:
+            except (URLError, HTTPException, RuntimeError, OSError) as error:
                 reason = error
         raise DataError(
             f"{folder / packed}: could not be downloaded ({reason}); give the folder that already holds it by "
@@ -141,7 +149,10 @@ class MNISTDataModule(ImageDataModule):
         packed = f"{name}.gz"
         path = self._find(packed)
         assert path is not None, f"{packed} is there once prepare_data has passed"
-        damaged = DataError(f"{path}: the file is damaged; delete it and run again, and it is downloaded anew.")
+        damaged = DataError(
+            f"{path}: the file is damaged, or not one of {self.source.__name__}'s; delete it, and it is downloaded "
+            "anew, or give another --data.data_dir."
+        )
         if path.suffix == ".gz":
             if not check_integrity(str(path), dict(self.source.resources)[packed]):
                 raise damaged

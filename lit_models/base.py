@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
 
 from lit_models.optim import OptimizerName, SchedulerName, counts_steps, make_optimizer, make_scheduler
@@ -95,6 +95,7 @@ class LitModule(LightningModule):
         self.lr_scheduler_config: dict[str, Any] | None = None
         self._settings: list[dict[str, Any]] = []  # of each parameter group, as configured
         self._settings_changed = False
+        self._epoch_loss: list[Tensor] | None = None  # sum and count of the epoch that a checkpoint broke off
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute scores from raw inputs.
@@ -131,10 +132,14 @@ class LitModule(LightningModule):
 
     def _shared_step(self, batch: Batch, mean_loss: MeanLoss, metrics: MetricCollection | None = None) -> Tensor:
         x, y = batch
+        if y.ndim == 2 and y.shape[1] == 1:  # one target for each sample, written as a column
+            y = y.squeeze(1)
         scores = self(x)
         loss = self.task.loss(scores, y)
-        per_sample = loss.detach() / len(y) if self.hparams["reduction"] == "sum" else loss.detach()
-        mean_loss.update(per_sample, len(y))
+        self._step_loss = loss.detach()
+        if self.hparams["reduction"] == "sum":
+            self._step_loss = self._step_loss / self.task.num_terms(scores)
+        mean_loss.update(self._step_loss, len(y))
         if metrics is not None:
             metrics.update(self.task.activate(scores.detach()), y)
         return loss
@@ -145,8 +150,8 @@ class LitModule(LightningModule):
     def on_train_batch_end(self, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int) -> None:
         """Log the loss of every `log_every_n_steps`-th step."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it without a type
-        if self.global_step % every == 0 and isinstance(outputs, dict):
-            self.log("train_loss_step", outputs["loss"])
+        if self.global_step % every == 0:
+            self.log("train_loss_step", self._step_loss)
 
     def on_train_epoch_end(self) -> None:
         """Log the mean loss of the epoch."""
@@ -161,20 +166,24 @@ class LitModule(LightningModule):
         self._log_epoch("test_loss", self.test_loss, self.test_metrics)
 
     def _log_epoch(self, name: str, mean_loss: MeanLoss, metrics: MetricCollection | None = None) -> None:
-        if mean_loss.update_count:
-            self.log(name, mean_loss.compute())
-            mean_loss.reset()
-        if metrics is not None:
-            self.log_dict(metrics.compute())
-            metrics.reset()
+        # What is reset in inference mode, as `Trainer.validate` runs, could not be updated in a later fit.
+        with torch.inference_mode(False):
+            if mean_loss.update_count:
+                self.log(name, mean_loss.compute().clone())
+                mean_loss.reset()
+            if metrics is not None:
+                self.log_dict(metrics.compute())
+                metrics.reset()
 
     def setup(self, stage: str) -> None:
         """Take over the data's statistics when fitting starts, and compile the network if asked to."""
-        statistics = getattr(self.trainer.datamodule, "statistics", None)  # type: ignore[attr-defined]  # untyped there
-        if stage == "fit" and statistics and self.hparams["normalize"]:
-            self.standardize.set(statistics["mean"], statistics["std"])
-            if isinstance(self.task, Regression):
-                self.task.standardize.set(statistics["target_mean"], statistics["target_std"])
+        if stage == "fit" and self.hparams["normalize"]:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
+            statistics = getattr(data, "statistics", None)
+            if statistics:
+                self.standardize.set(statistics["mean"], statistics["std"])
+                if isinstance(self.task, Regression):
+                    self.task.standardize.set(statistics["target_mean"], statistics["target_std"])
         if self.hparams["compile"] and self.net._compiled_call_impl is None:
             self.net.compile()  # in place: `torch.compile(net)` would rename what is in the checkpoint
 
@@ -199,7 +208,10 @@ class LitModule(LightningModule):
             "lr_scheduler": {
                 "scheduler": scheduler,
                 "interval": "step" if counts_steps(scheduler) else "epoch",
-                "monitor": getattr(scheduler, "monitor", watched),  # only a plateau is looked for in it
+                # Only a plateau is looked for in a metric; where validation is rare, so is the look.
+                "monitor": getattr(scheduler, "monitor", watched),
+                "frequency": trainer.check_val_every_n_epoch or 1 if isinstance(scheduler, ReduceLROnPlateau) else 1,
+                "strict": False,
             },
         }
 
@@ -209,11 +221,12 @@ class LitModule(LightningModule):
         return _optimization(self.hparams, self.optimizer_config, self.lr_scheduler_config)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add which class this is, and what LightningCLI was told of its optimizer."""
+        """Add which class this is, what LightningCLI was told of its optimizer, and the loss of an unfinished epoch."""
         cls = type(self)
         checkpoint["class_path"] = f"{cls.__module__}.{cls.__qualname__}"
         checkpoint["optimizer_config"] = self.optimizer_config
         checkpoint["lr_scheduler_config"] = self.lr_scheduler_config
+        checkpoint["epoch_loss"] = [self.train_loss.total, self.train_loss.samples]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the optimizer and the schedule of now win over those in the checkpoint.
@@ -221,6 +234,7 @@ class LitModule(LightningModule):
         Their saved states hold settings beside the running state: left alone, a new learning rate or more epochs would
         be silently ignored when a run is resumed.
         """
+        self._epoch_loss = checkpoint.get("epoch_loss")
         now = self.optimization
         configs = checkpoint.get("optimizer_config"), checkpoint.get("lr_scheduler_config")
         saved = _optimization({**self.hparams, **checkpoint.get("hyper_parameters", {})}, *configs)
@@ -234,14 +248,19 @@ class LitModule(LightningModule):
                 state.pop(setting, None)
 
     def on_train_start(self) -> None:
-        """Apply settings that were changed on resuming, now that the optimizer's saved state is back."""
+        """Go on with a broken-off epoch's loss, and apply changed settings now that the optimizer's state is back."""
+        if self._epoch_loss is not None:
+            total, samples = self._epoch_loss
+            if samples:
+                self.train_loss.update(total.to(self.device) / samples.to(self.device), int(samples))
+            self._epoch_loss = None
         if not self._settings_changed:
             return
         optimizer, scheduler = self.trainer.optimizers[0], self.lr_schedulers()
         for group, settings in zip(optimizer.param_groups, self._settings, strict=True):
             group.update(settings)
         if isinstance(scheduler, LRScheduler) and counts_steps(scheduler):
-            scheduler.last_epoch -= 1  # once more to where it is, now from the new settings
+            scheduler.last_epoch = self.global_step - 1  # once more to where it must be, now by the new settings
             scheduler.step()
 
 

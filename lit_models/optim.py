@@ -58,8 +58,8 @@ def make_scheduler(config: Config | SchedulerName, optimizer: Optimizer, total_s
         scheduler: LRScheduler = _import(config["class_path"])(optimizer, **args)
         return scheduler
     if config == "one-cycle":
-        cycles = "momentum" in optimizer.defaults or "betas" in optimizer.defaults
-        return OneCycleLR(optimizer, max_lr=lr, total_steps=total_steps, cycle_momentum=cycles)
+        # The momentum stays what it was set to.
+        return OneCycleLR(optimizer, max_lr=lr, total_steps=total_steps, cycle_momentum=False)
     if config == "cosine":
         # By the step alone, so that a run resumed with more epochs follows the longer curve.
         return LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * min(step / total_steps, 1))) / 2)

@@ -55,6 +55,10 @@ class Task(nn.Module):
         self.label_smoothing = label_smoothing
         self.criterion: nn.Module = getattr(nn, name)(reduction=reduction)
 
+    def num_terms(self, scores: Tensor) -> int:
+        """Count the terms of a summed loss: one for each sample."""
+        return len(scores)
+
     def rescale(self, scores: Tensor) -> Tensor:
         """Turn what the network gives into scores: logits as they are, values into the target's own unit."""
         return scores
@@ -82,6 +86,10 @@ class Regression(Task):
     ) -> None:
         super().__init__(num_outputs, loss, reduction, label_smoothing)
         self.standardize = Standardize()
+
+    def num_terms(self, scores: Tensor) -> int:
+        """Count the terms of a summed loss: one for each value."""
+        return scores.numel()
 
     def rescale(self, scores: Tensor) -> Tensor:
         """Turn standardized values into the target's own unit."""

@@ -77,7 +77,8 @@ def test_model_needs_no_argument(name: str) -> None:
 
 def test_the_logged_loss_is_the_mean_over_samples_not_batches(run: Run) -> None:
     cli = run("--max_epochs 2 --data.batch_size 50")  # 359 test samples: one full batch of 200, and 159
-    model = LitMLP.load_from_checkpoint(cli.trainer.checkpoint_callback.best_model_path, weights_only=True).eval()
+    best = Path(cli.trainer.default_root_dir) / "checkpoints" / "best.ckpt"
+    model = LitMLP.load_from_checkpoint(best, weights_only=True).eval()
     data = cli.datamodule
     assert isinstance(data, DataModule)
     samples, indices = data.splits["test"]

@@ -1,7 +1,9 @@
 """A run that is interrupted and resumed ends exactly as one that was not."""
 
 import json
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +20,13 @@ LAST = "runs/LitMLP-DigitsDataModule/version_{}/checkpoints/last.ckpt"
 def _state(version: int) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = torch.load(LAST.format(version), weights_only=True)["state_dict"]
     return state
+
+
+def _summary(version: int) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads(
+        Path(f"runs/LitMLP-DigitsDataModule/version_{version}/summary.json").read_text()
+    )
+    return summary
 
 
 def _interrupted(run: Run, flags: str, step: int) -> None:
@@ -38,6 +47,8 @@ def test_resumed_run_equals_an_uninterrupted_one(run: Run, step: int, capsys: py
     resumed = run(f"--ckpt_path {LAST.format(1)} --max_epochs 3")
     assert resumed.trainer.global_step == 33
     torch.testing.assert_close(_state(2), _state(0), rtol=0, atol=0)
+    losses = [_summary(version)["final"]["train_loss"] for version in (0, 2)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 
 
 def test_a_run_interrupted_in_its_last_step_is_finished(run: Run) -> None:
@@ -46,6 +57,14 @@ def test_a_run_interrupted_in_its_last_step_is_finished(run: Run) -> None:
     torch.testing.assert_close(_state(1), _state(0), rtol=0, atol=0)
     cli = run(f"--ckpt_path {LAST.format(1)} --max_epochs 3")
     assert "test_acc" in cli.trainer.callback_metrics
+
+
+def test_an_interrupted_run_that_accumulates_gradients_ends_a_whole_step(run: Run) -> None:
+    flags = f"{FLAGS} --accumulate_grad_batches 4"
+    run(flags)
+    _interrupted(run, flags, 2)
+    run(f"--ckpt_path {LAST.format(1)} --max_epochs 3 --accumulate_grad_batches 4")
+    torch.testing.assert_close(_state(2), _state(0), rtol=0, atol=0)
 
 
 def test_so_does_one_with_worker_processes(run: Run) -> None:
@@ -71,6 +90,19 @@ def test_the_best_of_the_old_run_stays_the_best_until_it_is_beaten(run: Run) -> 
     run(f"--ckpt_path {LAST.format(0)} --max_epochs 4 --model.lr 10")
     new = torch.load(LAST.format(1).replace("last", "best"), weights_only=True)
     torch.testing.assert_close(new["state_dict"], old["state_dict"], rtol=0, atol=0)
+
+
+def test_a_schedule_that_comes_with_resuming_is_where_the_training_is(run: Run) -> None:
+    run("--max_epochs 2 --model.hidden [16] --model.lr 0.01")
+    cli = run(f"--ckpt_path {LAST.format(0)} --max_epochs 4 --model.scheduler cosine")
+    assert cli.trainer.lr_scheduler_configs[0].scheduler.last_epoch == cli.trainer.global_step
+    assert cli.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+def test_ctrl_c_means_what_it_did_before(run: Run) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    _interrupted(run, FLAGS, 3)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_another_optimizer_can_take_over(run: Run) -> None:

@@ -151,3 +151,9 @@ def test_augmenting_can_be_repeated() -> None:
         results.append(random_erasing(random_affine(x, 2, 20.0, 0.3, True), 0.5))
     assert results[0].equal(results[1])
     assert not results[0].equal(x)
+
+
+def test_a_crop_lets_nothing_in_from_outside() -> None:
+    torch.manual_seed(0)
+    white = torch.full((64, 1, 12, 9), 255, dtype=torch.uint8)
+    assert random_affine(white, crop=0.4).min() >= 254

@@ -100,3 +100,8 @@ def test_weights_give_every_class_the_same_sum(labels: Tensor) -> None:
     for label in range(4):
         assert weights[labels == label].sum().item() == pytest.approx(1)
         assert len(weights[labels == label].unique()) == 1
+
+
+def test_a_large_set_is_held_out_to_the_sample() -> None:
+    stays, held_out = holdout(torch.arange(3_000_000), 0.9, 0)
+    assert (len(stays), len(held_out)) == (300_000, 2_700_000)

@@ -32,11 +32,13 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def extracted(tmp_path: Path) -> Path:
-    """A folder with three images for each part, in extracted files."""
+    """Torchvision's folder of MNIST with three images for each part, in extracted files."""
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
     for name in FILES:
         shape = (3, 28, 28) if "images" in name else (3,)
-        _write_idx(tmp_path / name, torch.arange(3).view(-1, *[1] * (len(shape) - 1)).expand(shape))
-    return tmp_path
+        _write_idx(folder / name, torch.arange(3).view(-1, *[1] * (len(shape) - 1)).expand(shape))
+    return folder
 
 
 def _write_idx(path: Path, values: Tensor) -> None:
@@ -93,16 +95,23 @@ def test_a_folder_that_holds_the_packed_files_will_do(data_dir: str, requests: l
     assert requests == []
 
 
-@pytest.mark.parametrize("place", ["", "MNIST/raw"])
-def test_extracted_files_will_do(extracted: Path, place: str, tmp_path: Path, requests: list[str]) -> None:
-    folder = tmp_path / "other" / place
-    folder.mkdir(parents=True)
-    for name in FILES:
-        shutil.move(extracted / name, folder / name)
-    train, test = MNISTDataModule(str(tmp_path / "other")).load()
+@pytest.mark.usefixtures("extracted")
+def test_extracted_files_will_do(tmp_path: Path, requests: list[str]) -> None:
+    train, test = MNISTDataModule(str(tmp_path)).load()
     assert train.y.tolist() == test.y.tolist() == [0, 1, 2]
     assert train.x[:, 0, 3, 3].tolist() == [0, 1, 2]
     assert requests == []
+
+
+def test_extracted_files_that_could_be_anybodys_will_not(extracted: Path) -> None:
+    with pytest.raises(DataError, match="could not be downloaded"):
+        FashionMNISTDataModule(str(extracted)).load()
+
+
+def test_images_and_labels_of_different_numbers_are_refused(extracted: Path, tmp_path: Path) -> None:
+    _write_idx(extracted / FILES[1], torch.arange(2))
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: images of \(3, 28, 28\) do not go with 2 labels"):
+        MNISTDataModule(str(tmp_path)).load()
 
 
 def _is_damaged(data: MNISTDataModule, path: Path) -> None:
@@ -117,20 +126,20 @@ def _is_damaged(data: MNISTDataModule, path: Path) -> None:
 def test_a_damaged_packed_file_is_named(extracted: Path, name: str) -> None:
     path = extracted / f"{name}.gz"
     path.write_bytes(gzip.compress((extracted / name).read_bytes()))  # readable, but not what was published
-    _is_damaged(MNISTDataModule(str(extracted)), path)
+    _is_damaged(MNISTDataModule(str(extracted.parent.parent)), path)
 
 
 @pytest.mark.parametrize("size", [0, 3, 10, 100, -1])
 def test_a_truncated_extracted_file_is_named(extracted: Path, size: int) -> None:
     path = extracted / FILES[2]
     path.write_bytes(path.read_bytes()[:size])
-    _is_damaged(MNISTDataModule(str(extracted)), path)
+    _is_damaged(MNISTDataModule(str(extracted.parent.parent)), path)
 
 
 def test_an_extracted_file_of_another_kind_is_named(extracted: Path) -> None:
     path = extracted / FILES[0]
     path.write_bytes(b"<html>" * 1000)
-    _is_damaged(MNISTDataModule(str(extracted)), path)
+    _is_damaged(MNISTDataModule(str(extracted.parent.parent)), path)
 
 
 def test_mnist_is_no_fashion(data_dir: str) -> None:
@@ -170,13 +179,11 @@ def test_what_is_missing_is_downloaded_and_nothing_else(
 ) -> None:
     monkeypatch.setattr(vision, "download_url", fetch)
     (extracted / FILES[3]).unlink()
-    data = MNISTDataModule(str(extracted))
+    data = MNISTDataModule(str(extracted.parent.parent))
     for _ in range(2):
         data.prepare_data()
     assert [url.rpartition("/")[2] for url in requests] == [f"{FILES[3]}.gz"]
-    assert (extracted / "MNIST" / "raw" / f"{FILES[3]}.gz").is_file()
-    train, test = data.load()
-    assert (len(train.x), len(test.y)) == (3, 10000)
+    assert (extracted / f"{FILES[3]}.gz").is_file()
 
 
 def test_another_mirror_helps_out(
@@ -189,7 +196,7 @@ def test_another_mirror_helps_out(
 
     monkeypatch.setattr(vision, "download_url", second)
     (extracted / FILES[3]).unlink()
-    MNISTDataModule(str(extracted)).prepare_data()
+    MNISTDataModule(str(extracted.parent.parent)).prepare_data()
     assert requests == [f"{mirror}{FILES[3]}.gz" for mirror in MNISTDataModule.source.mirrors]
 
 

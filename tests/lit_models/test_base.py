@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
-from datamodules import DigitsDataModule, ToyDataModule
+from datamodules import DigitsDataModule, Samples, ToyDataModule
 from lit_models import LitConvNet, LitLeNet, LitLinearRegression, LitMLP, LitModule, ModelError
 from lit_models.base import MeanLoss
 from lit_models.optim import OptimizerName, SchedulerName
@@ -343,3 +343,46 @@ def test_a_compiled_model_learns_the_same_under_the_same_names(monkeypatch: pyte
         states.append(model.state_dict())
     assert len(compiled) == 1
     torch.testing.assert_close(states[0], states[1])
+
+
+def test_validating_before_and_between_fits_does_no_harm() -> None:
+    model, data = LitMLP(64), DigitsDataModule()
+    quiet_trainer().validate(model, data, verbose=False)
+    for _ in range(2):
+        quiet_trainer(max_steps=2).fit(model, data)
+        quiet_trainer().validate(model, data, verbose=False)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_losses_are_means_over_all_values(reduction: Literal["mean", "sum"]) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(12, 3), torch.randn(12, 2)
+    model = LitLinearRegression(3, num_outputs=2, reduction=reduction, lr=0.0)
+    trainer = quiet_trainer(log_every_n_steps=1)
+    trainer.fit(model, DataLoader(Samples(x, y), batch_size=None, sampler=[torch.arange(5), torch.arange(5, 12)]))
+    expected = (model(x) - y).square().mean().item()
+    assert trainer.callback_metrics["train_loss"].item() == pytest.approx(expected, rel=1e-5)
+    last = (model(x[5:]) - y[5:]).square().mean().item()
+    assert trainer.callback_metrics["train_loss_step"].item() == pytest.approx(last, rel=1e-5)
+
+
+def test_a_column_of_targets_is_as_good_as_a_row() -> None:
+    x, y = torch.randn(8, 3), torch.randn(8, 1)
+    loader = DataLoader(Samples(x, y), batch_size=None, sampler=[torch.arange(8)])
+    trainer = quiet_trainer()
+    trainer.fit(LitLinearRegression(3), loader, loader)
+    assert trainer.callback_metrics["val_mae"].isfinite()
+
+
+def test_rare_validation_and_a_plateau_go_together() -> None:
+    model = LitMLP(64, scheduler="plateau")
+    trainer = quiet_trainer(max_epochs=3, check_val_every_n_epoch=2)
+    trainer.fit(model, DigitsDataModule())
+    assert trainer.current_epoch == 3
+
+
+def test_one_cycle_leaves_the_momentum_alone() -> None:
+    model = LitMLP(64, optimizer="SGD", momentum=0.0, scheduler="one-cycle")
+    trainer = quiet_trainer(max_steps=5)
+    trainer.fit(model, DigitsDataModule())
+    assert trainer.optimizers[0].param_groups[0]["momentum"] == 0.0
