@@ -212,7 +212,8 @@ class KindlingCLI(LightningCLI):
             if config.logger in (None, True):
                 # No name or version: the folder is the run's, whatever logs there.
                 kwargs["logger"] = TensorBoardLogger(folder, "", "", log_graph=True, default_hp_metric=False)
-            if config.logger is not False:
+            # A constant learning rate needs no curve.
+            if config.logger is not False and getattr(self.model, "optimization", {}).get("scheduler") != "none":
                 callbacks.append(LearningRateMonitor(logging_interval="epoch"))
             if is_first_process():
                 self._parser(self.subcommand).save(self._config, folder / "config.yaml")

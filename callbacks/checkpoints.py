@@ -1,8 +1,10 @@
 """When to save, what is best, when to stop; and how an interruption loses nothing."""
 
+import math
 import shutil
 import signal
 import threading
+import time
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -14,6 +16,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch import callbacks as stock
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+
+SECONDS_BETWEEN = 10  # last.ckpt and the next
 
 
 class _Watching(Callback):
@@ -132,6 +136,8 @@ class BestCheckpoint(_Watching, stock.ModelCheckpoint):
 class LastCheckpoint(_Watching, stock.ModelCheckpoint):
     """Keeps `last.ckpt`, the state after the last epoch, or after the last step of an interrupted one.
 
+    Where epochs are short, not every one of them is worth a file: it is written every ten seconds and at the end.
+
     The first Ctrl-C ends the run after the step in progress, so that nothing is lost or done twice; a second one ends
     it at once.
     """
@@ -141,6 +147,7 @@ class LastCheckpoint(_Watching, stock.ModelCheckpoint):
         self._interrupted = False
         self._between_steps = False
         self._handler: Any = None
+        self._saved_at = -math.inf
 
     def state_dict(self) -> dict[str, Any]:
         """Keep nothing: the last checkpoint of one run means nothing to the next."""
@@ -150,6 +157,7 @@ class LastCheckpoint(_Watching, stock.ModelCheckpoint):
         """Listen for Ctrl-C, which only the main thread can; later than Lightning, which puts back what it found."""
         super().on_train_start(trainer, pl_module)
         self._interrupted = self._between_steps = False
+        self._saved_at = -math.inf
         if threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGINT, self._interrupt)
 
@@ -169,8 +177,11 @@ class LastCheckpoint(_Watching, stock.ModelCheckpoint):
             raise KeyboardInterrupt
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save; and end a run that was interrupted in the last step or during validation."""
-        super().on_train_epoch_end(trainer, pl_module)
+        """Save, if it is time; and end a run that was interrupted in the last step or during validation."""
+        due = time.monotonic() - self._saved_at >= SECONDS_BETWEEN
+        if trainer.strategy.broadcast(due):  # all processes save, or none
+            super().on_train_epoch_end(trainer, pl_module)
+            self._saved_at = time.monotonic()
         if self._interrupted:
             self._between_steps = True
             raise KeyboardInterrupt
@@ -185,11 +196,13 @@ class LastCheckpoint(_Watching, stock.ModelCheckpoint):
         if complete and self._last_global_step_saved != trainer.global_step:
             self._save_checkpoint(trainer, path)
         if trainer.is_global_zero and Path(path).is_file():
-            kept = "Nothing is lost" if complete else "All but the epoch that broke off is kept"
+            kept = "Nothing is lost" if complete else "The last checkpoint is kept"
             print(f"{kept}; go on with: python train.py --ckpt_path {path}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give Ctrl-C back its meaning."""
+        """Save the end, and give Ctrl-C back its meaning."""
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_checkpoint(trainer, self.format_checkpoint_name({}))
         self._stop_listening()
 
     def _stop_listening(self) -> None:

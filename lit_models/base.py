@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 
 from lit_models.optim import OptimizerName, SchedulerName, counts_steps, make_optimizer, make_scheduler
 from lit_models.standardize import Standardize
@@ -18,29 +18,27 @@ from lit_models.tasks import ModelError, Reduction, Regression, TaskName, make_t
 Batch = tuple[Tensor, Tensor]
 
 
-class MeanLoss(Metric):
-    """Mean loss over samples, whatever the sizes of their batches.
+class MeanLoss:
+    """Mean loss over samples, whatever the sizes of their batches, at the cost of one addition a step.
 
     Not torchmetrics' `MeanMetric`: that one looks for NaN in every step, which a GPU must wait for, and with the look
     disabled (1.9) it ignores the weights. A loss that is no number must be seen as such; it stops the training.
     """
 
-    total: Tensor
-    samples: Tensor
-
     def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("samples", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.total: Tensor | None = None
+        self.samples = 0
 
     def update(self, loss: Tensor, size: int) -> None:
         """Add the mean loss of a batch of `size` samples."""
-        self.total += loss * size
+        self.total = loss * size if self.total is None else self.total.add_(loss, alpha=size)
         self.samples += size
 
-    def compute(self) -> Tensor:
-        """Give the mean over all samples."""
-        return self.total / self.samples
+    def take(self) -> Tensor | None:
+        """Give the mean over all samples since the last time; None if there were none."""
+        mean = None if self.total is None else self.total / self.samples
+        self.total, self.samples = None, 0
+        return mean
 
 
 class LitModule(LightningModule):
@@ -95,7 +93,7 @@ class LitModule(LightningModule):
         self.lr_scheduler_config: dict[str, Any] | None = None
         self._settings: list[dict[str, Any]] = []  # of each parameter group, as configured
         self._settings_changed = False
-        self._epoch_loss: list[Tensor] | None = None  # sum and count of the epoch that a checkpoint broke off
+        self._epoch_loss: tuple[Tensor, int] | None = None  # sum and count of the epoch that a checkpoint broke off
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute scores from raw inputs.
@@ -108,7 +106,7 @@ class LitModule(LightningModule):
         """
         raw = x.to(self.standardize.mean.dtype)
         if x.dtype == torch.uint8:
-            raw.div_(255)  # in place: this is a copy already
+            raw.div_(255)  # in place: `to` has made a copy
         if x.ndim == 2 and self.standardize.mean.ndim == 3:  # flattened images get their channels back
             raw = raw.unflatten(1, (self.standardize.mean.shape[0], 1, -1))
         return self.task.rescale(self.net(self.standardize(raw)))
@@ -166,13 +164,13 @@ class LitModule(LightningModule):
         self._log_epoch("test_loss", self.test_loss, self.test_metrics)
 
     def _log_epoch(self, name: str, mean_loss: MeanLoss, metrics: MetricCollection | None = None) -> None:
-        # What is reset in inference mode, as `Trainer.validate` runs, could not be updated in a later fit.
-        with torch.inference_mode(False):
-            if mean_loss.update_count:
-                self.log(name, mean_loss.compute().clone())
-                mean_loss.reset()
-            if metrics is not None:
-                self.log_dict(metrics.compute())
+        mean = mean_loss.take()
+        if mean is not None:
+            self.log(name, mean, sync_dist=True)
+        if metrics is not None:
+            self.log_dict(metrics.compute())
+            # What is reset in inference mode, in which `Trainer.validate` runs, could not be updated in a later fit.
+            with torch.inference_mode(False):
                 metrics.reset()
 
     def setup(self, stage: str) -> None:
@@ -226,7 +224,8 @@ class LitModule(LightningModule):
         checkpoint["class_path"] = f"{cls.__module__}.{cls.__qualname__}"
         checkpoint["optimizer_config"] = self.optimizer_config
         checkpoint["lr_scheduler_config"] = self.lr_scheduler_config
-        checkpoint["epoch_loss"] = [self.train_loss.total, self.train_loss.samples]
+        if self.train_loss.total is not None:
+            checkpoint["epoch_loss"] = [self.train_loss.total, self.train_loss.samples]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the optimizer and the schedule of now win over those in the checkpoint.
@@ -250,9 +249,7 @@ class LitModule(LightningModule):
     def on_train_start(self) -> None:
         """Go on with a broken-off epoch's loss, and apply changed settings now that the optimizer's state is back."""
         if self._epoch_loss is not None:
-            total, samples = self._epoch_loss
-            if samples:
-                self.train_loss.update(total.to(self.device) / samples.to(self.device), int(samples))
+            self.train_loss.total, self.train_loss.samples = self._epoch_loss[0].to(self.device), self._epoch_loss[1]
             self._epoch_loss = None
         if not self._settings_changed:
             return

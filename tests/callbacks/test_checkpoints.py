@@ -143,7 +143,7 @@ def test_the_last_checkpoint_is_the_last_however_bad(tmp_path: Path) -> None:
     trainer = _fit(tmp_path, Losses([1, 2, 3]), BestCheckpoint("given"), LastCheckpoint(), max_epochs=3)
     assert sorted(path.name for path in tmp_path.rglob("*.ckpt")) == ["best.ckpt", "last.ckpt"]
     last = _load(tmp_path / "checkpoints" / "last.ckpt")
-    assert (last["epoch"], last["global_step"]) == (2, 9)
+    assert (last["epoch"], last["global_step"]) == (3, 9)  # three epochs are over
     state: dict[str, Tensor] = trainer.lightning_module.state_dict()
     torch.testing.assert_close(last["state_dict"], state, rtol=0, atol=0)
     assert isinstance(trainer.checkpoint_callback, BestCheckpoint)
