@@ -27,12 +27,14 @@ class RunSummary(Callback):
         self.summary: dict[str, Any] = {}
         self._start = 0.0
         self._first_batch = 0
+        self._folder: str | None = None
         self._best_score: float | None = None
         self._best: dict[str, float] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and say what is trained on what."""
         self.summary, self._best, self._best_score = {}, {}, None
+        self._folder = trainer.log_dir  # now, as the processes of a distributed run must ask for it together
         self._start, self._first_batch = time.monotonic(), _batches(trainer)
         if trainer.is_global_zero:
             parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
@@ -99,8 +101,8 @@ class RunSummary(Callback):
         self._dump(trainer)
 
     def _dump(self, trainer: Trainer) -> None:
-        if trainer.is_global_zero and trainer.log_dir is not None:
-            path = Path(trainer.log_dir) / "summary.json"
+        if trainer.is_global_zero and self._folder is not None:
+            path = Path(self._folder) / "summary.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(self.summary, indent=2) + "\n")
 

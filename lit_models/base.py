@@ -168,7 +168,7 @@ class LitModule(LightningModule):
         if mean is not None:
             self.log(name, mean, sync_dist=True)
         if metrics is not None:
-            self.log_dict(metrics.compute())
+            self.log_dict(metrics.compute(), sync_dist=True)
             # What is reset in inference mode, in which `Trainer.validate` runs, could not be updated in a later fit.
             with torch.inference_mode(False):
                 metrics.reset()

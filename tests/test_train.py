@@ -1,6 +1,9 @@
 """The front door, as a user opens it."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import torch
 import yaml
 
 from lit_models import LitMLP
-from tests.conftest import Run
+from tests.conftest import ROOT, Run
 
 BEST = "runs/LitMLP-DigitsDataModule/version_0/checkpoints/best.ckpt"
 Mistake = Callable[[str], str]
@@ -247,3 +250,20 @@ def test_a_users_own_model_trains_by_its_path(run: Run, workdir: Path, monkeypat
     run("--model my_models.LitTiny --model.width 16 --max_epochs 2")
     cli = run("test --ckpt_path runs/LitTiny-DigitsDataModule/version_0/checkpoints/best.ckpt")
     assert cli.model.hparams["width"] == 16
+
+
+def test_two_processes_train_together(workdir: Path) -> None:
+    command = f"{sys.executable} {ROOT}/train.py --accelerator cpu --devices 2 --strategy ddp --max_epochs 2"
+    done = subprocess.run(
+        command.split(), capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(Path("runs/LitMLP-DigitsDataModule/version_0/summary.json").read_text())
+    assert summary["steps"] == 2 * 11  # 1,294 samples in batches of 64, shared by two
+    assert summary["test"]["test_acc"] > 0.3
+    assert not Path("runs/LitMLP-DigitsDataModule/version_1").exists()
+
+
+def test_help_comes_before_the_imports_that_only_training_needs() -> None:
+    code = "import sys, train; sys.exit(any(name.startswith(('sklearn', 'tensorboard.')) for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,84 @@
+"""What the README says is true: its commands run, its code runs, and everything it should name is named."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import datamodules
+import lit_models
+import train
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [
+    shlex.split(line, comments=True)[2:]
+    for language, block in BLOCKS
+    if language == "bash"
+    for line in block.splitlines()
+    if line.startswith("python train.py")
+]
+CHECKPOINT = "runs/LitMLP-DigitsDataModule/version_0/checkpoints"
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 250
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_runs(command: list[str], workdir: Path, request: pytest.FixtureRequest) -> None:
+    line = " ".join(command)
+    if "--accelerator gpu" in line:
+        command = [*command, "--accelerator", "cpu", "--devices", "1", "--precision", "32-true"]
+    if ".help" in line:
+        with pytest.raises(SystemExit) as stop:
+            train.main(command)
+        assert stop.value.code == 0
+        return
+    if CHECKPOINT in line:
+        train.main(["--max_epochs", "1"])
+    if "configs/" in line:
+        command = [str(ROOT / word) if word.startswith("configs/") else word for word in command]
+    if "mnist" in line.lower():
+        command = [*command, "--data.data_dir", request.getfixturevalue("data_dir")]
+    if "last.ckpt" in line:
+        command = [*command, "--max_epochs", "2"]
+    elif "test" not in command and "predict" not in command:
+        command = [*command, "--fast_dev_run", "2"]
+    train.main(command)
+
+
+def _python_blocks() -> list[str]:
+    return [block for language, block in BLOCKS if language == "python"]
+
+
+def test_the_notebook_lines_run(workdir: Path, data_dir: str) -> None:
+    session, one_liners, _ = _python_blocks()
+    session = session.replace('MNISTDataModule("data")', f"MNISTDataModule({data_dir!r})")
+    # A part of an epoch is enough to see that every line works.
+    session = session.replace("max_epochs=1", "max_epochs=1, limit_train_batches=100, logger=False")
+    names: dict[str, object] = {}
+    exec(session, names)
+    exec(one_liners, names)
+    assert (workdir / "lenet.ckpt").is_file()
+
+
+def test_the_readers_own_model_goes_the_whole_way(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = _python_blocks()[2]
+    assert len(source.splitlines()) <= 20
+    (workdir / "my_models.py").write_text(source)
+    monkeypatch.syspath_prepend(str(workdir))
+    train.main(["--model", "my_models.LitWide", "--model.width", "64", "--max_epochs", "3"])
+    cli = train.main(["test", "--ckpt_path", "runs/LitWide-DigitsDataModule/version_0/checkpoints/best.ckpt"])
+    assert cli.trainer.callback_metrics["test_acc"] > 0.7
+
+
+def test_everything_is_named() -> None:
+    recipes = [path.stem for path in (ROOT / "configs").glob("*.yaml")]
+    bases = {"LitModule", "DataModule", "ImageDataModule"}
+    classes = [name for name in lit_models.__all__ if name.startswith("Lit")]
+    classes += [name for name in datamodules.__all__ if name.endswith("DataModule")]
+    missing = [name for name in [*recipes, *(set(classes) - bases)] if f"`{name}`" not in README]
+    assert not missing
