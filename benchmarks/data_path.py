@@ -30,7 +30,7 @@ def run(data_dir: str, rounds: int = 5) -> None:
     def kindling() -> float:
         start = time.perf_counter()
         for x, _ in data.train_dataloader():
-            model.standardize(x / 255)
+            model.standardize(x.float(), 255)
         return time.perf_counter() - start
 
     with tempfile.TemporaryDirectory() as folder:

@@ -28,9 +28,11 @@ class MeanLoss:
     def __init__(self) -> None:
         self.total: Tensor | None = None
         self.samples = 0
+        self.last = torch.tensor(math.nan)  # of the latest batch
 
     def update(self, loss: Tensor, size: int) -> None:
         """Add the mean loss of a batch of `size` samples."""
+        self.last = loss
         self.total = loss * size if self.total is None else self.total.add_(loss, alpha=size)
         self.samples += size
 
@@ -105,11 +107,10 @@ class LitModule(LightningModule):
             Shape `(B, num_outputs)`: logits, or values in the target's own unit.
         """
         raw = x.to(self.standardize.mean.dtype)
-        if x.dtype == torch.uint8:
-            raw.div_(255)  # in place: `to` has made a copy
+        scale = 255 if x.dtype == torch.uint8 else 1
         if x.ndim == 2 and self.standardize.mean.ndim == 3:  # flattened images get their channels back
             raw = raw.unflatten(1, (self.standardize.mean.shape[0], 1, -1))
-        return self.task.rescale(self.net(self.standardize(raw)))
+        return self.task.rescale(self.net(self.standardize(raw, scale)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss to descend along."""
@@ -134,10 +135,8 @@ class LitModule(LightningModule):
             y = y.squeeze(1)
         scores = self(x)
         loss = self.task.loss(scores, y)
-        self._step_loss = loss.detach()
-        if self.hparams["reduction"] == "sum":
-            self._step_loss = self._step_loss / self.task.num_terms(scores)
-        mean_loss.update(self._step_loss, len(y))
+        summed = self.hparams["reduction"] == "sum"
+        mean_loss.update(loss.detach() / self.task.num_terms(scores) if summed else loss.detach(), len(y))
         if metrics is not None:
             metrics.update(self.task.activate(scores.detach()), y)
         return loss
@@ -149,7 +148,7 @@ class LitModule(LightningModule):
         """Log the loss of every `log_every_n_steps`-th step."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it without a type
         if self.global_step % every == 0:
-            self.log("train_loss_step", self._step_loss)
+            self.log("train_loss_step", self.train_loss.last)
 
     def on_train_epoch_end(self) -> None:
         """Log the mean loss of the epoch."""
