@@ -61,6 +61,8 @@ def explain(error: BaseException) -> str:
         name = match[1].partition("=")[0]
         return f"{name}: there is no such flag{_similar(name, [f'--{flag}' for flag in _flags()])}"
     if match := re.search(r"does not accept option '(\w+)", text):
+        if match[1] in TRAINER_FLAGS:
+            return f"{match[1]}: in a configuration this is a key of 'trainer:'."
         return f"{match[1]}: a configuration has no such key{_similar(match[1], _flags())}"
     if match := re.search(r"Option '([\w.]+)' is not accepted", text):
         known = [f"{flag}.{name}" for name in _arguments(cls)]
@@ -119,6 +121,8 @@ def be_quiet() -> None:
     """Silence what is no news to anybody: advertising tips, hardware that is not there, advice for other loaders."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("lightning.pytorch.profilers.profiler", "lightning.pytorch.callbacks.model_summary"):
+        logging.getLogger(name).setLevel(logging.INFO)  # what is asked for by a flag
     for message in (
         "torch.jit.trace",
         "does not have many workers",

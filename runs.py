@@ -1,5 +1,6 @@
 """Where runs live: `runs/<Model>-<Data>/version_N/`."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def new_folder(root: Path, name: str) -> Path:
         (root / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArgumentError(None, f"--default_root_dir {root}: no folder can be made there ({error}).") from error
-    taken = [int(path.name.removeprefix("version_")) for path in (root / name).glob("version_[0-9]*")]
+    names = [re.fullmatch(r"version_(\d+)", path.name) for path in (root / name).iterdir()]
+    taken = [int(match[1]) for match in names if match]
     version = max(taken, default=-1)
     if is_first_process():
         while True:

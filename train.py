@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import callbacks as stock
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -28,6 +29,7 @@ from callbacks import (
     ProgressBar,
     RandomState,
     RunSummary,
+    log_hyperparameters,
 )
 from datamodules import DataModule
 from lit_models import LitModule
@@ -38,7 +40,6 @@ MAX_EPOCHS = 30  # unless --max_epochs, --max_steps or --max_time says otherwise
 
 # What the data know and a model may ask for, under the same name; a flag given by hand wins.
 LINKED = ("task", "num_outputs", "in_features", "input_shape", "vocab_size", "cat_cardinalities")
-OPTIMIZER_FLAGS = {"optimizer", "lr", "momentum", "weight_decay"}
 
 
 class KindlingCLI(LightningCLI):
@@ -104,11 +105,24 @@ class KindlingCLI(LightningCLI):
             raise ArgumentError(
                 None, f"{self.subcommand} needs a trained model: give --ckpt_path FILE{newest_checkpoint()}."
             )
-        if "optimizer" not in self.given and OPTIMIZER_FLAGS & _init_args(self.given, "model").keys():
-            self._config.optimizer = None  # it came from the checkpoint, and explicit flags beat that
+        self._settle("optimizer", {"lr", "momentum", "weight_decay"}, args)
+        self._settle("lr_scheduler", set(), args)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: `parse_arguments` did it, where Lightning would let the checkpoint beat explicit flags."""
+
+    def _settle(self, group: str, settings: set[str], args: list[str]) -> None:
+        """Let a group that came from a checkpoint give way to the model's own flag; refuse flags that a group hides."""
+        own = group.removeprefix("lr_")
+        if group not in self.given and own in _init_args(self.given, "model"):
+            self._config[group] = None
+        hidden = [name for name in settings if _value_of(f"--model.{name}", args) is not None]
+        if self._config[group] is not None and hidden:
+            raise ArgumentError(
+                None,
+                f"--model.{hidden[0]}: --{group} {self._config[group].class_path.rpartition('.')[2]} is what trains "
+                f"this model; give --{group}.{hidden[0]}.",
+            )
 
     @property
     def _config(self) -> Namespace:
@@ -178,10 +192,10 @@ class KindlingCLI(LightningCLI):
             if name not in given and self._config.ckpt_path is None:
                 wanted[name] = known
             elif _plain(known) != _plain(wanted[name]):
-                if name == "num_outputs" and name in given and wanted[name] > known > 1:
+                if name == "num_outputs" and wanted[name] > known > 1:
                     continue  # more classes than there are here may be meant: others will come
                 model, data = self._config.model.class_path.rpartition(".")[2], type(self.datamodule).__name__
-                what, remedy = f"--model.{name} {_plain(wanted[name])}", "leave the flag out"
+                what, remedy = f"--model.{name} {_plain(wanted[name])}", "leave it out"
                 if name not in given:
                     what = f"--ckpt_path: this {model} was trained with {name} {_plain(wanted[name])}"
                     remedy = "give data like those it was trained on, or train anew without --ckpt_path"
@@ -191,10 +205,18 @@ class KindlingCLI(LightningCLI):
         """Make the Trainer, with a folder for the run and the callbacks of every run."""
         config = self._config.trainer
         quick, fits = bool(config.fast_dev_run), self.subcommand == "fit"
+        if config.overfit_batches and isinstance(self.datamodule, DataModule):
+            raise ArgumentError(
+                None,
+                "--overfit_batches: Lightning would take the batches apart; give --limit_train_batches and "
+                "--limit_val_batches instead.",
+            )
         if config.max_epochs is None and config.max_steps == -1 and config.max_time is None:
             config.max_epochs = kwargs["max_epochs"] = MAX_EPOCHS
+        own = self._get(self.config_init, "trainer").callbacks or []
+        own = own if isinstance(own, list) else [own]
         callbacks: list[Callback] = []
-        if config.enable_progress_bar is not False:
+        if config.enable_progress_bar is not False and not any(isinstance(c, stock.ProgressBar) for c in own):
             callbacks.append(ProgressBar())
         if fits:
             callbacks += [self._get(self.config_init, "early_stopping"), RandomState(), RunSummary()]
@@ -217,10 +239,12 @@ class KindlingCLI(LightningCLI):
                 callbacks.append(LearningRateMonitor(logging_interval="epoch"))
             if is_first_process():
                 self._parser(self.subcommand).save(self._config, folder / "config.yaml")
-        own = self._get(self.config_init, "trainer").callbacks or []
         # The best checkpoint comes before any other, so that "best" means it.
-        kwargs["callbacks"] = [*callbacks, *(own if isinstance(own, list) else [own])]
-        return Trainer(**{**self._get(self.config_init, "trainer").as_dict(), **kwargs})
+        kwargs["callbacks"] = [*callbacks, *own]
+        try:
+            return Trainer(**{**self._get(self.config_init, "trainer").as_dict(), **kwargs})
+        except ValueError as error:  # a value that only the Trainer knows to be impossible
+            raise ArgumentError(None, str(error)) from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
@@ -235,6 +259,8 @@ class KindlingCLI(LightningCLI):
         tests = is_overridden("test_step", self.model) and is_overridden("test_dataloader", self.datamodule)
         if tests and (not isinstance(self.datamodule, DataModule) or "test" in self.datamodule.splits):
             trainer.test(self.model, self.datamodule, ckpt_path=best or None, verbose=False, weights_only=True)
+        else:
+            log_hyperparameters(trainer, self.model)
         if trainer.is_global_zero:
             say_where(trainer, best)
 

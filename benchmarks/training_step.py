@@ -93,7 +93,7 @@ def _loop(data_dir: str) -> float:
         net.eval()
         correct, val_loss = torch.zeros(()), torch.zeros(())
         with torch.no_grad():
-            for images, labels in zip(val_x.split(BATCH_SIZE), val_y.split(BATCH_SIZE), strict=True):
+            for images, labels in zip(val_x.split(4 * BATCH_SIZE), val_y.split(4 * BATCH_SIZE), strict=True):
                 scores = net(images)
                 val_loss += criterion(scores, labels) * len(labels)
                 correct += (scores.argmax(1) == labels).sum()

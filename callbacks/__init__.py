@@ -4,7 +4,7 @@ from callbacks.checkpoints import BestCheckpoint, EarlyStopping, LastCheckpoint
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import ProgressBar
 from callbacks.random_state import RandomState
-from callbacks.summary import RunSummary
+from callbacks.summary import RunSummary, log_hyperparameters
 
 __all__ = [
     "BestCheckpoint",
@@ -14,4 +14,5 @@ __all__ = [
     "ProgressBar",
     "RandomState",
     "RunSummary",
+    "log_hyperparameters",
 ]

@@ -20,6 +20,11 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 SECONDS_BETWEEN = 10  # last.ckpt and the next
 
 
+def better(monitor: str) -> str:
+    """Say whether less (`min`) or more (`max`) of a metric is better, by its name."""
+    return "max" if monitor.endswith(("acc", "auroc", "f1")) else "min"
+
+
 class _Watching(Callback):
     """Watches a metric, `val_loss` unless another is asked for, or `train_loss` where nothing is validated."""
 
@@ -47,7 +52,7 @@ class EarlyStopping(_Watching, stock.EarlyStopping):
         monitor: The metric; `val_loss` means `train_loss` where there is no validation split.
         patience: How many validations without improvement to wait.
         min_delta: The smallest change that counts as an improvement.
-        mode: `min` if less is better, `max` if more is.
+        mode: `min` if less is better, `max` if more is; by default `max` for accuracy, AUROC and F1.
         kwargs: Options of Lightning's `EarlyStopping`.
     """
 
@@ -56,9 +61,10 @@ class EarlyStopping(_Watching, stock.EarlyStopping):
         monitor: str = "val_loss",
         patience: int = 10,
         min_delta: float = 0.0,
-        mode: str = "min",
+        mode: str | None = None,
         **kwargs: Any,
     ) -> None:
+        mode = mode or better(monitor)
         super().__init__(monitor=monitor, patience=patience, min_delta=min_delta, mode=mode, **kwargs)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -68,14 +74,22 @@ class EarlyStopping(_Watching, stock.EarlyStopping):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the metric, unless training ended before the first validation could measure it."""
-        measured = [name for name in trainer.callback_metrics if not name.startswith("lr-")]
-        if self.monitor in measured:
+        if self._is_measured(trainer):
             super().on_train_epoch_end(trainer, pl_module)
-        elif any(name.startswith("val_") for name in measured):
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the metric where validation does not wait for the end of the epoch."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking or self._is_measured(trainer):
+            super().on_validation_end(trainer, pl_module)
+
+    def _is_measured(self, trainer: Trainer) -> bool:
+        measured = [name for name in trainer.callback_metrics if not name.startswith("lr-")]
+        if self.monitor not in measured and any(name.startswith("val_") for name in measured):
             raise MisconfigurationException(
                 f"--early_stopping.monitor {self.monitor}: nothing of this name is measured; "
                 f"there are {', '.join(measured)}."
             )
+        return self.monitor in measured
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say why training ended before its time."""
@@ -95,13 +109,15 @@ class BestCheckpoint(_Watching, stock.ModelCheckpoint):
 
     Args:
         monitor: The metric; `val_loss` means `train_loss` where there is no validation split.
-        mode: `min` if less is better, `max` if more is.
+        mode: `min` if less is better, `max` if more is; by default `max` for accuracy, AUROC and F1.
         filename: Name of the file, without its ending.
         kwargs: Options of Lightning's `ModelCheckpoint`.
     """
 
-    def __init__(self, monitor: str = "val_loss", mode: str = "min", filename: str = "best", **kwargs: Any) -> None:
-        super().__init__(monitor=monitor, mode=mode, filename=filename, **kwargs)
+    def __init__(
+        self, monitor: str = "val_loss", mode: str | None = None, filename: str = "best", **kwargs: Any
+    ) -> None:
+        super().__init__(monitor=monitor, mode=mode or better(monitor), filename=filename, **kwargs)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the metric."""
@@ -146,6 +162,7 @@ class LastCheckpoint(_Watching, stock.ModelCheckpoint):
         super().__init__(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
         self._interrupted = False
         self._between_steps = False
+        self._whole_step = False
         self._handler: Any = None
         self._saved_at = -math.inf
 
@@ -171,8 +188,10 @@ class LastCheckpoint(_Watching, stock.ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
         """End an interrupted run where it can go on exactly; an epoch's last step also waits for the validation."""
-        whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if self._interrupted and whole_step and not trainer.is_last_batch:
+        self._whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        # The processes of a distributed run leave together, at the end of an epoch.
+        alone = trainer.world_size == 1
+        if self._interrupted and self._whole_step and alone and not trainer.is_last_batch:
             self._between_steps = True
             raise KeyboardInterrupt
 
@@ -182,7 +201,7 @@ class LastCheckpoint(_Watching, stock.ModelCheckpoint):
         if trainer.strategy.broadcast(due):  # all processes save, or none
             super().on_train_epoch_end(trainer, pl_module)
             self._saved_at = time.monotonic()
-        if self._interrupted:
+        if trainer.strategy.reduce_boolean_decision(self._interrupted, all=False):
             self._between_steps = True
             raise KeyboardInterrupt
 
@@ -192,7 +211,8 @@ class LastCheckpoint(_Watching, stock.ModelCheckpoint):
         if trainer.state.fn != "fit":
             return
         path = self.format_checkpoint_name({})
-        complete = self._between_steps or isinstance(exception, SIGTERMException)
+        terminated = isinstance(exception, SIGTERMException) and self._whole_step and not trainer.validating
+        complete = self._between_steps or terminated
         if complete and self._last_global_step_saved != trainer.global_step:
             self._save_checkpoint(trainer, path)
         if trainer.is_global_zero and Path(path).is_file():

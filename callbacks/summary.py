@@ -43,7 +43,7 @@ class RunSummary(Callback):
             print(
                 f"{type(pl_module).__name__} ({parameters:,} parameters) on {_name(trainer)}"
                 f"{f' ({data})' if data else ''}, {trainer.accelerator.__class__.__name__.removesuffix('Accelerator')}"
-                f"; the best checkpoint is chosen by {_monitor(trainer)}"
+                + (f"; the best checkpoint is chosen by {_monitor(trainer)}" if _monitor(trainer) else "")
             )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -71,7 +71,9 @@ class RunSummary(Callback):
     def _note_best(self, trainer: Trainer) -> None:
         score = getattr(trainer.checkpoint_callback, "best_model_score", None)
         if score is not None and float(score) != self._best_score:
-            self._best_score, self._best = float(score), _numbers(trainer)
+            now, monitor = _numbers(trainer), _monitor(trainer) or ""
+            # The best of a run that is resumed comes without the other metrics of its epoch.
+            self._best_score, self._best = float(score), now if monitor in now else {monitor: float(score)}
 
     def write(self, trainer: Trainer, pl_module: LightningModule, status: str) -> None:
         """Write the summary of a fit."""
@@ -107,8 +109,9 @@ class RunSummary(Callback):
             path.write_text(json.dumps(self.summary, indent=2) + "\n")
 
 
-def log_hyperparameters(trainer: Trainer, pl_module: LightningModule, metrics: dict[str, float]) -> None:
+def log_hyperparameters(trainer: Trainer, pl_module: LightningModule, metrics: dict[str, float] | None = None) -> None:
     """Give TensorBoard the run's hyperparameters together with its final metrics, which its table compares."""
+    metrics = _numbers(trainer) if metrics is None else metrics
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             data = getattr(_data(trainer), "hparams", {})

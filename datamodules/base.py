@@ -18,6 +18,8 @@ TaskName = Literal["regression", "binary", "multiclass"]
 Balance = Literal["none", "downsample", "weights"]
 Stage = Literal["train", "val", "test"]
 
+# What a run that is resumed must have in common with the one that was interrupted.
+RESUMED = ("seed", "val_fraction", "test_fraction", "num_folds", "fold", "balance", "batch_size")
 EVALUATION_BATCHES = 4  # how many training batches go into one of validation or test
 
 
@@ -55,7 +57,8 @@ class Split(NamedTuple):
 class BatchSampler(DistributedSampler[Tensor]):
     """Yields one index tensor a batch: shuffled by seed and epoch, shared out over ranks, resumable within an epoch.
 
-    A last batch of one sample, from which batch normalisation could not learn, joins the batch before it.
+    A last batch of one sample, from which batch normalisation could not learn, joins the batch before it, unless
+    batches are as small as 2.
 
     Args:
         indices: The samples to go through, shape `(n,)`.
@@ -243,6 +246,8 @@ class DataModule(LightningDataModule):
             raise DataError(f"{type(self).__name__}: an input must be numbers ({error}).") from error
         if x.numel() != self.in_features:
             raise DataError(f"{type(self).__name__}: an input has {self.in_features} numbers, not {x.numel()}.")
+        if x.shape not in (self.input_shape, self.input_shape[1:], (self.in_features,)):
+            raise DataError(f"{type(self).__name__}: an input is {self.input_shape}, not {tuple(x.shape)}.")
         return x.reshape(self.input_shape)
 
     def augment(self, x: Tensor) -> Tensor:
@@ -269,8 +274,10 @@ class DataModule(LightningDataModule):
         if self.class_names is None:
             return {"prediction": outputs.tolist()}
         table = torch.stack([1 - outputs, outputs], dim=1) if outputs.ndim == 1 else outputs
-        columns = {f"probability_{name}": table[:, i].tolist() for i, name in enumerate(self.class_names)}
-        return {"prediction": [self.class_names[i] for i in table.argmax(1).tolist()], **columns}
+        # A model may have outputs for more classes than these data; they go by their numbers.
+        names = [*self.class_names, *map(str, range(len(self.class_names), table.shape[1]))]
+        columns = {f"probability_{name}": table[:, i].tolist() for i, name in enumerate(names)}
+        return {"prediction": [names[i] for i in table.argmax(1).tolist()], **columns}
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401  # Lightning's signature
         """Augment training batches, but no input on its own (Lightning sends a model's example), on the device."""
@@ -313,12 +320,25 @@ class DataModule(LightningDataModule):
             "class_path": f"{cls.__module__}.{cls.__qualname__}",
             "class_names": self.class_names,
             "statistics": self.statistics,
+            "settings": {name: getattr(self, name) for name in RESUMED},
             "epoch": epoch,
             "batch": batch,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what a checkpoint kept."""
+        """Take over what a checkpoint kept.
+
+        Raises:
+            DataError: If training is to go on with another split, which would put what was held out into training, or
+                within an epoch of other batches.
+        """
+        if self.trainer is not None and self.trainer.state.fn == "fit":
+            for name, value in state_dict["settings"].items():
+                now = getattr(self, name)
+                if now != value and (name != "batch_size" or state_dict["batch"]):
+                    raise DataError(
+                        f"--data.{name} {now}: a run is resumed with its own splits and batches; it had {value}."
+                    )
         self.class_names = state_dict["class_names"]
         self.statistics = state_dict["statistics"]
         self._position = state_dict["epoch"], state_dict["batch"]

@@ -54,7 +54,7 @@ class ImageDataModule(DataModule):
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # an array, a list or an image
         """Turn one image (rows of numbers from 0 to 255) into uint8 of shape `input_shape`."""
-        return super().encode(raw).clamp(0, 255).to(torch.uint8)
+        return super().encode(raw).round().clamp(0, 255).to(torch.uint8)
 
     def augment(self, x: Tensor) -> Tensor:
         """Change every image of a batch, shape `(B, C, H, W)`, at random and in its own way."""

@@ -58,8 +58,8 @@ class LitModule(LightningModule):
         normalize: Whether to take over the data module's statistics.
         optimizer: An optimizer of `torch.optim` by name.
         lr: Learning rate.
-        momentum: Momentum, of those optimizers that have it.
-        weight_decay: Weight decay.
+        momentum: Momentum, of those optimizers that have it (SGD and RMSprop).
+        weight_decay: Weight decay: decoupled in AdamW, which without it is Adam; an L2 penalty elsewhere.
         scheduler: Course of the learning rate: `none` (constant), `one-cycle`, `cosine` or `plateau`.
         compile: Whether to compile the network with `torch.compile`, which pays on long runs only.
     """
@@ -83,6 +83,9 @@ class LitModule(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # once, for every leaf: Lightning collects the arguments of all their constructors
+        for name, value in {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}.items():
+            if value < 0:
+                raise ModelError(f"--model.{name} {value}: give 0 or more.")
         self.num_outputs = num_outputs
         self.task = make_task(task, num_outputs, loss, reduction, label_smoothing)
         self.standardize = Standardize()
@@ -147,7 +150,7 @@ class LitModule(LightningModule):
     def on_train_batch_end(self, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int) -> None:
         """Log the loss of every `log_every_n_steps`-th step."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it without a type
-        if self.global_step % every == 0:
+        if self.global_step % every == 0 and self.train_loss.total is not None:
             self.log("train_loss_step", self.train_loss.last)
 
     def on_train_epoch_end(self) -> None:
@@ -192,10 +195,7 @@ class LitModule(LightningModule):
         optimizer = make_optimizer(config["optimizer"], self.parameters(), fused)
         scheduler = None
         if config["scheduler"] != "none":
-            total_steps = trainer.estimated_stepping_batches
-            if math.isinf(total_steps):
-                raise ModelError("--model.scheduler: a schedule needs an end; give --max_epochs or --max_steps.")
-            scheduler = make_scheduler(config["scheduler"], optimizer, int(total_steps))
+            scheduler = make_scheduler(config["scheduler"], optimizer, trainer.estimated_stepping_batches)
         self._settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         if scheduler is None:
             return optimizer

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_models.base import LitModule
-from lit_models.tasks import ModelError
+from lit_models.tasks import ModelError, check_dropout
 
 
 class LeNet(nn.Module):
@@ -73,10 +73,16 @@ class ConvNet(nn.Module):
         channels: Channels of each stage; a stage has two convolutions, and halves the image that the next one gets.
         num_outputs: Scores for each sample.
         dropout: Share of the pooled features that are dropped in training.
+
+    Raises:
+        ModelError: If the channels or the dropout are impossible.
     """
 
     def __init__(self, in_channels: int, channels: Sequence[int], num_outputs: int, dropout: float = 0.0) -> None:
         super().__init__()
+        check_dropout(dropout)
+        if not channels or min(channels) < 1:
+            raise ModelError(f"--model.channels {list(channels)}: give one stage or more, each of 1 channel or more.")
         layers: list[nn.Module] = []
         for stage, width in enumerate(channels):
             if stage:

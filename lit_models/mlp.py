@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_models.base import LitModule
+from lit_models.tasks import ModelError, check_dropout
 
 Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
 
@@ -28,6 +29,9 @@ class MLP(nn.Module):
         activation: The activation's name.
         dropout: Share of the hidden units that are dropped in training.
         batch_norm: Whether to normalise each hidden layer over the batch, before the activation.
+
+    Raises:
+        ModelError: If a width or the dropout is impossible.
     """
 
     def __init__(
@@ -40,6 +44,9 @@ class MLP(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
+        check_dropout(dropout)
+        if any(width < 1 for width in hidden):
+            raise ModelError(f"--model.hidden {list(hidden)}: a layer has at least 1 unit.")
         layers: list[nn.Module] = [nn.Flatten()]
         for width in hidden:
             layers.append(nn.Linear(in_features, width, bias=not batch_norm))

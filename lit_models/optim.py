@@ -10,6 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from lit_models.tasks import ModelError
+
 OptimizerName = Literal[
     "SGD", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop"
 ]
@@ -39,7 +41,7 @@ def make_optimizer(config: Config, params: Iterable[nn.Parameter], fused: bool =
     return optimizer
 
 
-def make_scheduler(config: Config | SchedulerName, optimizer: Optimizer, total_steps: int) -> LRScheduler:
+def make_scheduler(config: Config | SchedulerName, optimizer: Optimizer, total_steps: float) -> LRScheduler:
     """Make a schedule for the learning rate that `optimizer` has.
 
     Args:
@@ -48,27 +50,37 @@ def make_scheduler(config: Config | SchedulerName, optimizer: Optimizer, total_s
             all of it to 0 (Loshchilov and Hutter 2017); both change with every step. `plateau` divides by 10 when the
             loss has not improved for 5 epochs.
         optimizer: Whose learning rate is set.
-        total_steps: How many steps the training takes.
+        total_steps: How many steps the training takes; infinity if it has no end.
+
+    Raises:
+        ModelError: If the schedule needs an end and there is none.
     """
     lr = optimizer.param_groups[0]["lr"]
     if isinstance(config, dict):
         args = config["init_args"]
         if config["class_path"].endswith("OneCycleLR") and not (args.get("total_steps") or args.get("epochs")):
-            args = {**args, "total_steps": total_steps}
+            args = {**args, "total_steps": _finite(total_steps)}
         scheduler: LRScheduler = _import(config["class_path"])(optimizer, **args)
         return scheduler
     if config == "one-cycle":
         # The momentum stays what it was set to.
-        return OneCycleLR(optimizer, max_lr=lr, total_steps=total_steps, cycle_momentum=False)
+        return OneCycleLR(optimizer, max_lr=lr, total_steps=_finite(total_steps), cycle_momentum=False)
     if config == "cosine":
+        end = _finite(total_steps)
         # By the step alone, so that a run resumed with more epochs follows the longer curve.
-        return LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * min(step / total_steps, 1))) / 2)
+        return LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * min(step / end, 1))) / 2)
     return ReduceLROnPlateau(optimizer, factor=0.1, patience=5)
 
 
 def counts_steps(scheduler: LRScheduler) -> bool:
     """Whether a schedule changes with every step rather than every epoch."""
     return type(scheduler).__name__ in ("OneCycleLR", "CyclicLR", "LambdaLR")
+
+
+def _finite(steps: float) -> int:
+    if math.isinf(steps):
+        raise ModelError("--model.scheduler: a schedule needs an end; give --max_epochs or --max_steps.")
+    return int(steps)
 
 
 def _import(class_path: str) -> Any:  # noqa: ANN401  # a class that only the configuration knows

@@ -24,6 +24,16 @@ class ModelError(Exception):
     """A model that cannot be built or trained as asked: the message names the option and the remedy."""
 
 
+def check_dropout(dropout: float) -> None:
+    """Refuse a share that is none.
+
+    Raises:
+        ModelError: If it is not from 0 up to 1.
+    """
+    if not 0 <= dropout < 1:
+        raise ModelError(f"--model.dropout {dropout}: give a share from 0 up to, but not including, 1.")
+
+
 class Task(nn.Module):
     """Loss, activation and metrics of one kind of target.
 

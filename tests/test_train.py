@@ -53,8 +53,11 @@ def test_flat_and_long_trainer_flags_mean_the_same(run: Run) -> None:
 def test_the_data_tell_the_model_its_sizes_unless_they_are_given(run: Run) -> None:
     cli = run("--fast_dev_run 1 --data ToyDataModule --data.name wine")
     assert (cli.model.hparams["in_features"], cli.model.num_outputs) == (13, 3)
-    cli = run("--fast_dev_run 1 --data ToyDataModule --data.name wine --model.num_outputs 7")  # a class may be to come
-    assert (cli.model.hparams["in_features"], cli.model.num_outputs) == (13, 7)
+    run("--max_epochs 1 --data ToyDataModule --data.name wine --model.num_outputs 7")  # a class may be to come
+    best = "runs/LitMLP-ToyDataModule/version_0/checkpoints/best.ckpt"
+    assert run(f"test --ckpt_path {best}").model.num_outputs == 7
+    run(f"predict --ckpt_path {best}")
+    assert Path("predictions.csv").read_text().partition("\n")[0].endswith("probability_6")
 
 
 def test_explicit_flags_beat_the_checkpoint(run: Run) -> None:
@@ -75,6 +78,46 @@ def test_optimizer_and_scheduler_groups_are_what_runs_and_what_is_restored(run: 
     optimizer = cli.trainer.optimizers[0]
     assert isinstance(optimizer, torch.optim.SGD)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * 0.1**3)
+
+
+def test_a_models_own_flags_beat_the_groups_of_a_checkpoint(run: Run) -> None:
+    run("--max_epochs 1 --optimizer SGD --optimizer.lr 0.05 --lr_scheduler StepLR --lr_scheduler.step_size 1")
+    last = BEST.replace("best", "last")
+    cli = run(f"--ckpt_path {last} --max_epochs 2 --model.optimizer Adam --model.scheduler cosine")
+    assert isinstance(cli.trainer.optimizers[0], torch.optim.Adam)
+    assert isinstance(cli.trainer.lr_scheduler_configs[0].scheduler, torch.optim.lr_scheduler.LambdaLR)
+
+
+def test_more_accuracy_is_better(run: Run) -> None:
+    cli = run("--max_epochs 5 --checkpoint.monitor val_acc --early_stopping.monitor val_acc")
+    best = json.loads((Path(cli.trainer.default_root_dir) / "summary.json").read_text())["best"]
+    assert best["val_acc"] >= 0.9
+
+
+def test_other_folders_among_the_runs_do_no_harm(run: Run) -> None:
+    Path("runs/LitMLP-DigitsDataModule/version_0_old").mkdir(parents=True)
+    run("--max_epochs 1")
+    assert Path(BEST).is_file()
+
+
+def test_the_split_cannot_change_when_a_run_is_resumed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run("--max_epochs 1")
+    with pytest.raises(SystemExit) as stop:
+        run(f"--ckpt_path {BEST} --data.seed 1 --max_epochs 2")
+    assert stop.value.code == 2
+    assert "--data.seed 1: a run is resumed with its own splits and batches; it had 0." in capsys.readouterr().err
+
+
+def test_digits_are_learned_on_any_split(run: Run) -> None:
+    figures = [float(run(f"--data.seed {seed}").trainer.callback_metrics["test_acc"]) for seed in range(5)]
+    assert min(figures) >= 0.95
+    assert sum(figures) / 5 >= 0.97
+
+
+@pytest.mark.slow
+def test_lenet_reads_99_of_100_digits(run: Run, data_dir: str) -> None:
+    cli = run(f"--config {ROOT}/configs/mnist_lenet.yaml --data.data_dir {data_dir}")
+    assert cli.trainer.callback_metrics["test_acc"] >= 0.99
 
 
 def test_a_scheduler_alone_keeps_the_models_optimizer_and_one_cycle_counts_steps(run: Run) -> None:
@@ -123,10 +166,20 @@ def test_nothing_is_evaluated_without_a_checkpoint(mistake: Mistake, subcommand:
         ("--model.loss MSELoss", "--model.loss MSELoss: a multiclass task takes CrossEntropyLoss."),
         ("--model.scheduler cosine --max_epochs -1", "--model.scheduler: a schedule needs an end"),
         ("--data ToyDataModule --data.name diabetes --data.balance weights", "only classes can be balanced"),
-        ("--model.in_features 5", "--model.in_features 5, but DigitsDataModule has 64; leave the flag out."),
-        ("--model.num_outputs 3", "--model.num_outputs 3, but DigitsDataModule has 10; leave the flag out."),
+        ("--model.in_features 5", "--model.in_features 5, but DigitsDataModule has 64; leave it out."),
+        ("--model.num_outputs 3", "--model.num_outputs 3, but DigitsDataModule has 10; leave it out."),
         ("--default_root_dir /proc/nowhere", "--default_root_dir /proc/nowhere: no folder can be made there"),
         ("--early_stopping.monitor val_los", "--early_stopping.monitor val_los: nothing of this name is measured"),
+        (
+            "--optimizer SGD --model.lr 0.5",
+            "--model.lr: --optimizer SGD is what trains this model; give --optimizer.lr.",
+        ),
+        ("--model.dropout 2", "--model.dropout 2.0: give a share from 0"),
+        ("--model.hidden [-3]", "--model.hidden [-3]: a layer has at least 1 unit."),
+        ("--model LitConvNet --model.channels []", "--model.channels []: give one stage or more"),
+        ("--model.lr -1", "--model.lr -1.0: give 0 or more."),
+        ("--accelerator foo", "foo"),
+        ("--overfit_batches 1", "give --limit_train_batches"),
         ("--data ToyDataModule --data.name irs", "--data.name irs: expected Literal['iris'"),
     ],
 )
@@ -156,7 +209,7 @@ def test_data_that_do_not_fit_the_checkpoint_are_one_line(run: Run, capsys: pyte
     with pytest.raises(SystemExit) as stop:
         run(f"test --ckpt_path {BEST} --data ToyDataModule --data.name iris")
     assert stop.value.code == 2
-    assert "was trained with num_outputs 10, but ToyDataModule has 3" in capsys.readouterr().err
+    assert "was trained with in_features 64, but ToyDataModule has 4" in capsys.readouterr().err
 
 
 def test_weights_that_do_not_fit_the_flags_are_one_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
