@@ -290,7 +290,7 @@ def test_without_validation_the_training_loss_is_watched(run: Run, capsys: pytes
 
 
 def test_a_users_own_model_trains_by_its_path(run: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (workdir / "my_models.py").write_text(
+    (workdir / "tiny_models.py").write_text(
         "from torch import nn\n"
         "from lit_models import LitModule\n"
         "class LitTiny(LitModule):\n"
@@ -300,7 +300,7 @@ def test_a_users_own_model_trains_by_its_path(run: Run, workdir: Path, monkeypat
         "                                 nn.Linear(width, self.num_outputs))\n"
     )
     monkeypatch.syspath_prepend(str(workdir))
-    run("--model my_models.LitTiny --model.width 16 --max_epochs 2")
+    run("--model tiny_models.LitTiny --model.width 16 --max_epochs 2")
     cli = run("test --ckpt_path runs/LitTiny-DigitsDataModule/version_0/checkpoints/best.ckpt")
     assert cli.model.hparams["width"] == 16
 

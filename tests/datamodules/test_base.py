@@ -446,7 +446,7 @@ def test_fitting_without_a_validation_split_validates_nothing() -> None:
     assert not trainer.enable_validation
 
 
-@pytest.mark.parametrize("raw", [[1, 2, 3, 4], (1.0, 2.0, 3.0, 4.0), torch.arange(1, 5), [[1, 2], [3, 4]]])
+@pytest.mark.parametrize("raw", [[1, 2, 3, 4], (1.0, 2.0, 3.0, 4.0), torch.arange(1, 5)])
 def test_a_raw_row_is_encoded_as_a_batch_holds_it(raw: object) -> None:
     encoded = ToyDataModule("iris").encode(raw)
     assert encoded.dtype == torch.float32
@@ -486,3 +486,8 @@ def test_names_of_options_are_kept_for_the_checkpoint_but_not_for_the_logger() -
     data = DigitsDataModule(batch_size=5, shift=1)
     assert (data.hparams["batch_size"], data.hparams["shift"], data.hparams["val_fraction"]) == (5, 1, 0.1)
     assert not data._log_hyperparams
+
+
+def test_an_image_with_its_channels_last_is_not_scrambled() -> None:
+    with pytest.raises(DataError, match=r"an input is \(1, 8, 8\), not \(8, 8, 1\)"):
+        DigitsDataModule().encode(torch.zeros(8, 8, 1))
