@@ -217,7 +217,10 @@ class LastCheckpoint(_Watching, stock.ModelCheckpoint):
             self._save_checkpoint(trainer, path)
         if trainer.is_global_zero and Path(path).is_file():
             kept = "Nothing is lost" if complete else "The last checkpoint is kept"
-            print(f"{kept}; go on with: python train.py --ckpt_path {path}")
+            # The Trainer's settings are not in the checkpoint but in the configuration, if the front door wrote one.
+            config = Path(path).parent.parent / "config.yaml"
+            settings = f"--config {config} " if config.is_file() else ""
+            print(f"{kept}; go on with: python train.py {settings}--ckpt_path {path}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end, and give Ctrl-C back its meaning."""
