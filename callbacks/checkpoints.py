@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch import callbacks as stock
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -124,7 +123,7 @@ class BestCheckpoint(_Watching, stock.ModelCheckpoint):
         if self.monitor is not None:
             self.monitor = self._choose(self.monitor, trainer, stage)
         super().setup(trainer, pl_module, stage)
-        self._fits = stage == "fit"
+        self._fits, self._writes = stage == "fit", trainer.is_global_zero
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over which checkpoint is best, and the file itself."""
@@ -133,7 +132,7 @@ class BestCheckpoint(_Watching, stock.ModelCheckpoint):
             return
         if self.dirpath and Path(state_dict["dirpath"]) != Path(self.dirpath):
             new = Path(self.dirpath) / old.name
-            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # Lightning sets it on the function
+            if self._writes:
                 new.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(old, new)
             score = state_dict["best_model_score"]

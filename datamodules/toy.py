@@ -5,7 +5,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from datamodules.base import DataModule, Samples, TaskName
+from datamodules.base import DataModule, TaskName
+from datamodules.batches import Samples
 
 ToyName = Literal["iris", "wine", "breast_cancer", "diabetes", "make_regression", "line"]
 

@@ -13,7 +13,8 @@ from torchvision.datasets import MNIST, FashionMNIST
 from torchvision.datasets.utils import check_integrity, download_url
 
 from datamodules.augment import random_affine, random_erasing
-from datamodules.base import DataError, DataModule, Samples
+from datamodules.base import DataError, DataModule
+from datamodules.batches import Samples
 
 
 class ImageDataModule(DataModule):

@@ -1,0 +1,91 @@
+"""Resident samples, and the order in which whole batches of them are taken."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import Dataset, DistributedSampler
+
+
+class Samples(Dataset[tuple[Tensor, Tensor]]):
+    """Resident samples: all inputs and all targets, each one tensor.
+
+    Args:
+        x: The inputs, shape `(N, ...)`.
+        y: The targets, shape `(N,)` or `(N, K)`.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x = x
+        self.y = y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Take a whole batch, `indices` of shape `(B,)`, in one call for each tensor."""
+        return self.x.index_select(0, indices), self.y.index_select(0, indices)
+
+
+class Split(NamedTuple):
+    """Some of the samples: `indices` into `samples`."""
+
+    samples: Samples
+    indices: Tensor
+
+
+class BatchSampler(DistributedSampler[Tensor]):
+    """Yields one index tensor a batch: shuffled by seed and epoch, shared out over ranks, resumable within an epoch.
+
+    A last batch of one sample, from which batch normalisation could not learn, joins the batch before it, unless
+    batches are as small as 2.
+
+    Args:
+        indices: The samples to go through, shape `(n,)`.
+        batch_size: Samples in a batch.
+        shuffle: Whether every epoch has an order of its own.
+        seed: Seed of these orders.
+        weights: If given, every epoch draws `n` samples with replacement, each in proportion to its weight.
+    """
+
+    def __init__(
+        self, indices: Tensor, batch_size: int, shuffle: bool = False, seed: int = 0, weights: Tensor | None = None
+    ) -> None:
+        distributed = dist.is_available() and dist.is_initialized()
+        super().__init__(
+            cast("Dataset[Tensor]", indices),
+            num_replicas=dist.get_world_size() if distributed else 1,
+            rank=dist.get_rank() if distributed else 0,
+            shuffle=shuffle,
+            seed=seed,
+        )
+        self.indices = indices
+        self.batch_size = batch_size
+        self.weights = weights
+        self.start = 0  # how many batches the next epoch skips: those that an interrupted run has already seen
+
+    def __len__(self) -> int:
+        joined = self.num_samples % self.batch_size == 1 and self.num_samples > self.batch_size > 2
+        return math.ceil(self.num_samples / self.batch_size) - joined
+
+    def __iter__(self) -> Iterator[Tensor]:
+        size = len(self.indices)
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        if self.weights is not None:
+            # Not torch.multinomial, which stops at 2**24 samples.
+            bounds = self.weights.cumsum(0)
+            draws = torch.rand(size, generator=generator, dtype=bounds.dtype) * bounds[-1]
+            order = torch.searchsorted(bounds, draws, right=True).clamp_(max=size - 1)
+        elif self.shuffle:
+            order = torch.randperm(size, generator=generator)
+        else:
+            order = torch.arange(size)
+        if self.num_replicas > 1:  # every rank needs as many batches as the others: wrap around
+            order = order[torch.arange(self.rank, self.total_size, self.num_replicas) % size]
+        edges = [min(batch * self.batch_size, len(order)) for batch in range(len(self))] + [len(order)]
+        start, self.start = self.start, 0
+        for batch in range(start, len(self)):
+            yield self.indices[order[edges[batch] : edges[batch + 1]]]
