@@ -22,13 +22,14 @@ from datamodules import DataError, DataModule
 from lit_models import LitModule, ModelError
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
+CROSS_VALIDATE = "cross_validate"  # a fit for each fold
 TRAINER_FLAGS = sorted(inspect.signature(Trainer.__init__).parameters.keys() - {"self"})
 
-USAGE = "train.py [fit|validate|test|predict] [flags]"
+USAGE = "train.py [fit|validate|test|predict|cross_validate] [flags]"
 _MODELS = [name for name in lit_models.__all__ if name.startswith("Lit") and name != "LitModule"]
 _DATA = [name for name in datamodules.__all__ if name.endswith("DataModule") and not name.startswith(("Data", "Image"))]
 HELP = (
-    f"Subcommands: {', '.join(SUBCOMMANDS)}; fit if none is given. "
+    f"Subcommands: {', '.join(SUBCOMMANDS)}; fit if none is given. {CROSS_VALIDATE} fits once for each fold. "
     f"Models (--model NAME, its flags by --model.help NAME): {', '.join(_MODELS)}. "
     f"Data (--data NAME, its flags by --data.help NAME): {', '.join(_DATA)}. "
     "Any other class by its import path. "
@@ -69,7 +70,7 @@ def explain(error: BaseException) -> str:
         name = f"{flag}.{match[1]}"
         return f"{name}: {cls.rpartition('.')[2]} has no such option{_similar(name, known)}"
     if match := re.search(r"invalid choice: '(\S+)'", text):
-        return f"{match[1]}: there is no such subcommand{_similar(match[1], SUBCOMMANDS)}"
+        return f"{match[1]}: there is no such subcommand{_similar(match[1], [*SUBCOMMANDS, CROSS_VALIDATE])}"
     if match := re.search(r"the following arguments are required: (\S+)", text):
         return f"{flag}.{match[1]}: {cls.rpartition('.')[2]} needs this option."
     if len(keys) == 1 and (match := re.search(r"Expected a dot import path string: (\S+)", text)):
@@ -134,6 +135,7 @@ def be_quiet() -> None:
         "Couldn't infer the batch indices",
         "Could not log computational graph",
         "No seed found",
+        "has `__len__` defined",  # a streamed table's length is right
         "JsonargparseDeprecationWarning",
         "parameter was deprecated",  # Lightning's own use of jsonargparse
     ):

@@ -1,9 +1,12 @@
-"""Where runs live: `runs/<Model>-<Data>/version_N/`."""
+"""Where runs live, `runs/<Model>-<Data>/version_N/`, and what they left there."""
 
 import re
 import shutil
 from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
 
+import torch
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
@@ -14,7 +17,7 @@ from callbacks import BestCheckpoint
 def say_where(trainer: Trainer, best: str) -> None:
     """Print what a finished run reached, and the commands that go on from it."""
     checkpoint = trainer.checkpoint_callback
-    test = [f"{name} {float(value):.4f}" for name, value in trainer.callback_metrics.items() if "test_" in name]
+    test = [f"{name} {_short(float(value))}" for name, value in trainer.callback_metrics.items() if "test_" in name]
     if best and isinstance(checkpoint, BestCheckpoint) and checkpoint.best_model_score is not None:
         print(f"best {checkpoint.monitor} {float(checkpoint.best_model_score):.4g}", *test, sep="  ")
     elif test:
@@ -26,6 +29,62 @@ def say_where(trainer: Trainer, best: str) -> None:
         path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         print(f"  test     python train.py test --ckpt_path {path}")
         print(f"  predict  python train.py predict --ckpt_path {path}")
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:.6g}"
+
+
+def say_spread(measured: list[dict[str, float]]) -> None:
+    """Print the mean over folds of every metric, with its standard deviation."""
+    if is_first_process():
+        print(f"mean and standard deviation over {len(measured)} folds")
+        for name in measured[0]:
+            values = [metrics[name] for metrics in measured if name in metrics]
+            print(f"  {name:<12} {fmean(values):.4g} +- {stdev(values):.2g}")
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint says about how it came to be.
+
+    Args:
+        settings: Defaults for a parser: `model`, `data`, `optimizer` and `lr_scheduler`.
+        data_class: Name of the class of the data; empty if there was none.
+        data_state: What was fitted on the data.
+    """
+
+    settings: dict[str, Any]
+    data_class: str
+    data_state: dict[str, Any] | None
+
+
+def read_checkpoint(path: str) -> Checkpoint:
+    """Read the settings in a checkpoint.
+
+    Raises:
+        ArgumentError: If it cannot be read.
+    """
+    if not Path(path).is_file():
+        raise ArgumentError(None, f"--ckpt_path {path}: there is no such file{newest_checkpoint()}.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        _ = checkpoint["state_dict"]
+    except Exception as error:  # whatever unpickling a file of another kind may raise
+        reason = str(error).partition("\n")[0]
+        raise ArgumentError(None, f"--ckpt_path {path}: not a checkpoint that can be read ({reason}).") from error
+    settings: dict[str, Any] = {}
+    if "class_path" in checkpoint:
+        settings["model"] = {"class_path": checkpoint["class_path"], "init_args": dict(checkpoint["hyper_parameters"])}
+    for group in ("optimizer", "lr_scheduler"):
+        if checkpoint.get(f"{group}_config"):
+            settings[group] = checkpoint[f"{group}_config"]
+    for name, state in checkpoint.items():
+        # A data module's state is kept under its class's name.
+        if isinstance(state, dict) and str(state.get("class_path", "")).endswith(f".{name}"):
+            init_args = checkpoint.get("datamodule_hyper_parameters", {})
+            settings["data"] = {"class_path": state["class_path"], "init_args": dict(init_args)}
+            return Checkpoint(settings, name, state)
+    return Checkpoint(settings, "", None)
 
 
 def new_folder(root: Path, name: str) -> Path:

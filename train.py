@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch import callbacks as stock
@@ -33,10 +32,23 @@ from callbacks import (
 )
 from datamodules import DataModule
 from lit_models import LitModule
-from messages import HELP, SUBCOMMANDS, TRAINER_FLAGS, USAGE, USER_ERRORS, be_quiet, explain, is_mistake
-from runs import is_first_process, new_folder, newest_checkpoint, remove_if_untrained, say_where
+from messages import CROSS_VALIDATE, HELP, SUBCOMMANDS, TRAINER_FLAGS, USAGE, USER_ERRORS, be_quiet, explain, is_mistake
+from runs import (
+    Checkpoint,
+    is_first_process,
+    new_folder,
+    newest_checkpoint,
+    read_checkpoint,
+    remove_if_untrained,
+    say_spread,
+    say_where,
+)
 
+NUM_FOLDS = 5  # of a cross-validation, unless --data.num_folds says otherwise
 MAX_EPOCHS = 30  # unless --max_epochs, --max_steps or --max_time says otherwise
+
+# The loaders that a subcommand uses.
+LOADERS = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 # What the data know and a model may ask for, under the same name; a flag given by hand wins.
 LINKED = ("task", "num_outputs", "in_features", "input_shape", "vocab_size", "cat_cardinalities")
@@ -47,11 +59,14 @@ class KindlingCLI(LightningCLI):
 
     Args:
         args: The command line, with a subcommand first.
+        fold: In cross-validation, which fold is held out.
     """
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], fold: int | None = None) -> None:
         strict = {"exit_on_error": False, "allow_abbrev": False}
         self._folder: Path | None = None
+        self._fold = fold
+        self._saved = Checkpoint({}, "", None)
         try:
             super().__init__(
                 args=args,
@@ -105,8 +120,19 @@ class KindlingCLI(LightningCLI):
             raise ArgumentError(
                 None, f"{self.subcommand} needs a trained model: give --ckpt_path FILE{newest_checkpoint()}."
             )
+        if self._fold is not None:
+            self._hold_out(self._fold)
         self._settle("optimizer", {"lr", "momentum", "weight_decay"}, args)
         self._settle("lr_scheduler", set(), args)
+
+    def _hold_out(self, fold: int) -> None:
+        """Take the place of `--data.fold`, and of `--data.num_folds` where it is not given."""
+        init_args = self._config.data.init_args
+        if "fold" not in init_args:
+            raise ArgumentError(None, f"cross_validate: {self._config.data.class_path} knows no folds.")
+        if "fold" in _init_args(self.given, "data"):
+            raise ArgumentError(None, "--data.fold: cross_validate holds out each fold in turn; leave it out.")
+        init_args.fold, init_args.num_folds = fold, init_args.num_folds or NUM_FOLDS
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: `parse_arguments` did it, where Lightning would let the checkpoint beat explicit flags."""
@@ -131,41 +157,22 @@ class KindlingCLI(LightningCLI):
 
     def _take_settings(self, path: str) -> None:
         """Make the settings in a checkpoint the defaults."""
-        if not Path(path).is_file():
-            raise ArgumentError(None, f"--ckpt_path {path}: there is no such file{newest_checkpoint()}.")
-        try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            _ = checkpoint["state_dict"]
-        except Exception as error:  # whatever unpickling a file of another kind may raise
-            reason = str(error).partition("\n")[0]
-            raise ArgumentError(None, f"--ckpt_path {path}: not a checkpoint that can be read ({reason}).") from error
-        defaults: dict[str, Any] = {}
-        if "class_path" in checkpoint:
-            defaults["model"] = {
-                "class_path": checkpoint["class_path"],
-                "init_args": dict(checkpoint["hyper_parameters"]),
-            }
-        for group in ("optimizer", "lr_scheduler"):
-            if checkpoint.get(f"{group}_config"):
-                defaults[group] = checkpoint[f"{group}_config"]
-        for name, state in checkpoint.items():
-            # A data module's state is kept under its class's name.
-            if isinstance(state, dict) and str(state.get("class_path", "")).endswith(f".{name}"):
-                init_args = checkpoint.get("datamodule_hyper_parameters", {})
-                defaults["data"] = {"class_path": state["class_path"], "init_args": dict(init_args)}
-        self._parser(self.subcommand).set_defaults(defaults)
+        self._saved = read_checkpoint(path)
+        self._parser(self.subcommand).set_defaults(self._saved.settings)
 
     def instantiate_classes(self) -> None:
         """Make the data, let them say what the model needs to know, then make the model and the Trainer."""
         config, data = self._config, self._config.data
         self.datamodule = self._instantiate(Namespace(data=data)).data
+        self._take_data_state()
         self._link()
         config.data = None
         self.config_init = Namespace({self.subcommand: self._instantiate(config)})
         config.data = data
         self.model = self._get(self.config_init, "model")
         if isinstance(self.datamodule, DataModule) and is_first_process():
-            _ = self.datamodule.splits  # bad data are found before anything is written
+            for loader in LOADERS[str(self.subcommand)]:  # bad data are found before anything is written
+                getattr(self.datamodule, f"{loader}_dataloader")()
         if isinstance(self.model, LitModule):
             for group in ("optimizer", "lr_scheduler"):
                 if config[group] is not None:
@@ -173,6 +180,24 @@ class KindlingCLI(LightningCLI):
         else:
             self._add_configure_optimizers_method_to_model(self.subcommand)
         self.trainer = self.instantiate_trainer()
+
+    def _take_data_state(self) -> None:
+        """Give the data what a checkpoint keeps of those it was trained on, before they infer anything themselves."""
+        if self._config.ckpt_path is None or not isinstance(self.datamodule, DataModule):
+            return
+        name = type(self.datamodule).__name__
+        if self._saved.data_class not in (name, ""):
+            raise ArgumentError(
+                None,
+                f"--data {name}: this model was trained on {self._saved.data_class}, whose classes and encoding it "
+                "knows; give data of that class.",
+            )
+        if self._saved.data_state is not None:
+            self.datamodule.load_state_dict(self._saved.data_state)
+        elif self.datamodule.is_fitted_by_state:
+            raise ArgumentError(
+                None, f"--ckpt_path: this checkpoint keeps no encoding, without which {name} cannot feed the model."
+            )
 
     def _instantiate(self, config: Namespace) -> Namespace:
         whole = Namespace({"subcommand": self.subcommand, self.subcommand: config})
@@ -219,7 +244,8 @@ class KindlingCLI(LightningCLI):
         if config.enable_progress_bar is not False and not any(isinstance(c, stock.ProgressBar) for c in own):
             callbacks.append(ProgressBar())
         if fits:
-            callbacks += [self._get(self.config_init, "early_stopping"), RandomState(), RunSummary()]
+            self.summary = RunSummary()
+            callbacks += [self._get(self.config_init, "early_stopping"), RandomState(), self.summary]
         if fits and config.enable_checkpointing is not False:
             callbacks += [self._get(self.config_init, "checkpoint"), LastCheckpoint()]
         if self.subcommand == "predict":
@@ -261,7 +287,7 @@ class KindlingCLI(LightningCLI):
             trainer.test(self.model, self.datamodule, ckpt_path=best or None, verbose=False, weights_only=True)
         else:
             log_hyperparameters(trainer, self.model)
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and self._fold is None:
             say_where(trainer, best)
 
 
@@ -289,6 +315,28 @@ def expand(args: list[str]) -> list[str]:
     return [f"--trainer.{arg[2:]}" if (match := name.match(arg)) and match[1] in TRAINER_FLAGS else arg for arg in args]
 
 
+def cross_validate(args: list[str]) -> KindlingCLI:
+    """Fit once for every fold, and print the mean and the spread of what each is measured by.
+
+    Args:
+        args: The arguments after `cross_validate`.
+
+    Returns:
+        The last fold's command.
+    """
+    measured: list[dict[str, float]] = []
+    while True:
+        cli = KindlingCLI(["fit", *args], fold=len(measured))
+        # The fold is the test split, or the validation split where the data have a test split of their own.
+        measured.append(cli.summary.summary["test" if cli.datamodule.tests_fold else "best"])
+        num_folds = cli.datamodule.num_folds
+        if is_first_process():
+            print(f"fold {len(measured)} of {num_folds}:", *(f"{k} {v:.4g}" for k, v in measured[-1].items()), sep="  ")
+        if len(measured) == num_folds:
+            say_spread(measured)
+            return cli
+
+
 def main(args: list[str] | None = None) -> KindlingCLI:
     """Run a command line.
 
@@ -306,7 +354,8 @@ def main(args: list[str] | None = None) -> KindlingCLI:
     if not debug:
         be_quiet()
     try:
-        return KindlingCLI(expand([arg for arg in args if arg != "--debug"]))
+        args = expand([arg for arg in args if arg != "--debug"])
+        return cross_validate(args[1:]) if args[0] == CROSS_VALIDATE else KindlingCLI(args)
     except (*USER_ERRORS, RuntimeError) as error:
         if debug or not is_mistake(error):
             raise

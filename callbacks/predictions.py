@@ -1,26 +1,31 @@
 """Predictions as a file that a person, or a spreadsheet, can read."""
 
 import csv
-from collections.abc import Sequence
+import itertools
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 
-class PredictionWriter(BasePredictionWriter):
-    """Writes one row for each input, in their order: what the data module's `decode` makes of the predictions.
+class PredictionWriter(Callback):
+    """Writes one row for each input, in their order: its key, if it has one, and what `decode` makes of the prediction.
+
+    Rows are written as they come, into a file that takes its place when it is complete.
 
     Args:
         path: The CSV file; it is replaced.
     """
 
     def __init__(self, path: str | Path) -> None:
-        super().__init__(write_interval="epoch")
         self.path = Path(path)
+        self._part = self.path.with_name(f".{self.path.name}.part")
+        self._file: IO[str] | None = None
+        self._keys: dict[str, Iterator[Any]] = {}
+        self._rows = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse several processes, each of which would have only its share of the rows.
@@ -28,25 +33,47 @@ class PredictionWriter(BasePredictionWriter):
         Raises:
             MisconfigurationException: If there is more than one process.
         """
-        super().setup(trainer, pl_module, stage)
         if stage == "predict" and trainer.world_size > 1:
             raise MisconfigurationException("--devices: predictions are written by one process; give --devices 1.")
 
-    def write_on_epoch_end(
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the file."""
+        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
+        self._keys = data.row_keys() if hasattr(data, "row_keys") else {}
+        self._decode = getattr(data, "decode", lambda values: {"prediction": values.tolist()})
+        self._rows = 0
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._part.open("w", newline="", encoding="utf-8")
+
+    def on_predict_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        predictions: Sequence[Any],
-        batch_indices: Sequence[Any],
+        outputs: Any,  # noqa: ANN401  # Lightning's signature
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        """Decode all predictions at once and write them."""
-        outputs = torch.cat(list(predictions)).float().cpu()
-        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
-        decode = getattr(data, "decode", lambda values: {"prediction": values.tolist()})
-        columns: dict[str, list[Any]] = decode(outputs)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
+        """Decode a batch of predictions and write it."""
+        assert self._file is not None
+        size = len(outputs)
+        keys = {name: list(itertools.islice(values, size)) for name, values in self._keys.items()}
+        columns: dict[str, list[Any]] = {**keys, **self._decode(outputs.float().cpu())}
+        writer = csv.writer(self._file)
+        if self._rows == 0:
             writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
-        print(f"{len(outputs):,} predictions are in {self.path}")
+        writer.writerows(zip(*columns.values(), strict=True))
+        self._rows += size
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the file in its place."""
+        assert self._file is not None
+        self._file.close()
+        os.replace(self._part, self.path)
+        print(f"{self._rows:,} predictions are in {self.path}")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Remove what is incomplete."""
+        if self._file is not None:
+            self._file.close()
+            self._part.unlink(missing_ok=True)

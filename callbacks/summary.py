@@ -38,7 +38,7 @@ class RunSummary(Callback):
         self._start, self._first_batch = time.monotonic(), _batches(trainer)
         if trainer.is_global_zero:
             parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
-            sizes = {stage: len(split.indices) for stage, split in getattr(_data(trainer), "splits", {}).items()}
+            sizes = {stage: split.size for stage, split in getattr(_data(trainer), "splits", {}).items()}
             data = ", ".join(f"{size:,} {stage}" for stage, size in sizes.items())
             print(
                 f"{type(pl_module).__name__} ({parameters:,} parameters) on {_name(trainer)}"
@@ -78,9 +78,11 @@ class RunSummary(Callback):
     def write(self, trainer: Trainer, pl_module: LightningModule, status: str) -> None:
         """Write the summary of a fit."""
         seconds = time.monotonic() - self._start
-        sampler = getattr(trainer.train_dataloader, "sampler", None)
-        size = getattr(sampler, "num_samples", 0) * trainer.world_size
-        samples = size * (_batches(trainer) - self._first_batch) / len(sampler) if isinstance(sampler, Sized) else 0
+        loader = trainer.train_dataloader
+        data = getattr(loader, "dataset", None)
+        order = data if hasattr(data, "num_samples") else getattr(loader, "sampler", None)
+        size = getattr(order, "num_samples", 0) * trainer.world_size
+        samples = size * (_batches(trainer) - self._first_batch) / len(order) if isinstance(order, Sized) else 0
         self.summary = {
             "status": status,
             "model": type(pl_module).__name__,

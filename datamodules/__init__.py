@@ -1,12 +1,15 @@
 """What a model learns from: LightningDataModules that give raw, encoded batches."""
 
-from datamodules.base import DataError, DataModule
+from datamodules.base import DataModule
 from datamodules.batches import BatchSampler, Samples
+from datamodules.errors import DataError
+from datamodules.tabular import CSVDataModule
 from datamodules.toy import ToyDataModule
 from datamodules.vision import DigitsDataModule, FashionMNISTDataModule, ImageDataModule, MNISTDataModule
 
 __all__ = [
     "BatchSampler",
+    "CSVDataModule",
     "DataError",
     "DataModule",
     "DigitsDataModule",

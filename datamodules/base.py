@@ -1,16 +1,18 @@
 """What every data module shares: splits, batches, a resumable shuffle, and what was fitted."""
 
 import math
+from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from datamodules.batches import BatchSampler, Samples, Split
+from datamodules.errors import DataError
 from datamodules.splits import class_weights, downsample, holdout, kfold
 
 TaskName = Literal["regression", "binary", "multiclass"]
@@ -20,10 +22,6 @@ Stage = Literal["train", "val", "test"]
 # What a run that is resumed must have in common with the one that was interrupted.
 RESUMED = ("seed", "val_fraction", "test_fraction", "num_folds", "fold", "balance", "batch_size")
 EVALUATION_BATCHES = 4  # how many training batches go into one of validation or test
-
-
-class DataError(Exception):
-    """Data that cannot be used as they are: the message names the file or the option, and the remedy."""
 
 
 class DataModule(LightningDataModule):
@@ -52,6 +50,7 @@ class DataModule(LightningDataModule):
     num_outputs: int
     input_shape: tuple[int, ...]
     class_names: list[str] | None = None
+    is_fitted_by_state = False  # whether a trained model can only be fed with what its checkpoint keeps of its data
 
     def __init__(
         self,
@@ -86,9 +85,14 @@ class DataModule(LightningDataModule):
         self.num_workers = num_workers
         self._position = (0, 0)  # the epoch and the batch from which training goes on
 
-    def load(self) -> tuple[Samples, Samples | None]:
-        """Read all samples: those to learn from and, where the data have one, the official test split."""
+    def load(self) -> dict[Stage, Samples]:
+        """Read all samples: `train`, those to learn from, and `val` and `test` where the data have them apart."""
         raise NotImplementedError
+
+    @property
+    def tests_fold(self) -> bool:
+        """Whether the fold that is held out is the test split, and not the validation split."""
+        return "test" in self.splits and self.splits["test"].samples is self.splits["train"].samples
 
     @property
     def in_features(self) -> int:
@@ -98,31 +102,51 @@ class DataModule(LightningDataModule):
     @cached_property
     def splits(self) -> dict[Stage, Split]:
         """The training, validation and test splits; one that is empty is left out."""
-        pool, official_test = self.load()
+        return self.divide(self.load())
+
+    def divide(self, given: dict[Stage, Samples]) -> dict[Stage, Split]:
+        """Hold out of the training samples what was not given apart."""
+        pool = given["train"]
         labels = pool.y if self.task != "regression" else None
         if self.balance != "none" and labels is None:
             raise DataError(f"--data.balance {self.balance}: only classes can be balanced, and this is a regression.")
         train, test = torch.arange(len(pool)), torch.arange(0)
         val = test
         if self.num_folds:
+            if {"val", "test"} <= given.keys():
+                raise DataError("--data.num_folds: validation and test are given apart; there is no fold to hold out.")
             if self.num_folds > len(pool):
                 raise DataError(f"--data.num_folds {self.num_folds}: there are only {len(pool)} samples to divide.")
-            folds = kfold(len(pool), self.num_folds, self.seed, labels)
-            held_out = folds.pop(self.fold)
-            train = torch.cat(folds).sort().values
-            val, test = (test, held_out) if official_test is None else (held_out, test)
-        elif official_test is None:
-            train, test = holdout(train, self.test_fraction, self.seed, labels)
-        if not len(val):
-            train, val = holdout(train, self.val_fraction, self.seed, None if labels is None else labels[train])
+            train, held_out = self.hold_out_fold(labels, len(pool))
+            val, test = (held_out, test) if "test" in given else (test, held_out)
+        elif "test" not in given:
+            train, test = self.hold_out(train, self.test_fraction, labels)
+        if not len(val) and "val" not in given:
+            train, val = self.hold_out(train, self.val_fraction, labels)
         if not len(train):
             raise DataError(f"{type(self).__name__}: no sample of {len(pool)} is left to train on; hold out less.")
         if self.balance == "downsample":
             train = downsample(train, pool.y[train], self.seed)
         found: dict[Stage, Split] = {"train": Split(pool, train), "val": Split(pool, val), "test": Split(pool, test)}
-        if official_test is not None:
-            found["test"] = Split(official_test, torch.arange(len(official_test)))
-        return {stage: split for stage, split in found.items() if len(split.indices)}
+        for stage in given.keys() - {"train"}:
+            found[stage] = Split(given[stage], torch.arange(len(given[stage])))
+        return {stage: split for stage, split in found.items() if split.size}
+
+    def hold_out(self, indices: Tensor, fraction: float, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Hold out a fraction of some samples, `(n,)`: those that stay, and those held out.
+
+        Args:
+            indices: The samples to choose from.
+            fraction: The share to hold out.
+            labels: The class of every sample that there is, `(N,)`, if each is to give its share.
+        """
+        return holdout(indices, fraction, self.seed, None if labels is None else labels[indices])
+
+    def hold_out_fold(self, labels: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
+        """Divide `size` samples into folds and hold out the one asked for: those that stay, and those held out."""
+        folds = kfold(size, self.num_folds, self.seed, labels)
+        held_out = folds.pop(self.fold)
+        return torch.cat(folds).sort().values, held_out
 
     @cached_property
     def statistics(self) -> dict[str, Tensor]:
@@ -142,7 +166,7 @@ class DataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Load and divide the data; Lightning calls this on every process."""
-        if self.trainer is not None and "val" not in self.splits:
+        if self.trainer is not None and stage in ("fit", "validate") and not self.val_dataloader():
             # So that everyone who asks `trainer.enable_validation` hears the truth.
             self.trainer.limit_val_batches = 0
 
@@ -197,6 +221,10 @@ class DataModule(LightningDataModule):
         columns = {f"probability_{name}": table[:, i].tolist() for i, name in enumerate(names)}
         return {"prediction": [names[i] for i in table.argmax(1).tolist()], **columns}
 
+    def row_keys(self) -> dict[str, Iterator[Any]]:
+        """What names each predicted row, in their order, under the name of the column; here nothing does."""
+        return {}
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401  # Lightning's signature
         """Augment training batches, but no input on its own (Lightning sends a model's example), on the device."""
         if self.trainer is not None and self.trainer.training and not isinstance(batch, Tensor):
@@ -207,9 +235,9 @@ class DataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of the training split in a new order every epoch, going on from where a checkpoint stopped."""
         loader = self._loader("train")[0]
-        sampler = cast("BatchSampler", loader.sampler)
-        epoch, sampler.start = self._position
-        sampler.set_epoch(epoch)
+        order: Any = loader.dataset if isinstance(loader.dataset, IterableDataset) else loader.sampler
+        epoch, order.start = self._position
+        order.set_epoch(epoch)
         self._position = (0, 0)
         return loader
 
@@ -266,15 +294,18 @@ class DataModule(LightningDataModule):
             return []
         samples, indices = self.splits[stage]
         shuffle = stage == "train" if shuffle is None else shuffle
-        # Without gradients there is room for more.
-        batch_size = self.batch_size * (1 if stage == "train" else EVALUATION_BATCHES)
         weights = None
         if shuffle and self.balance == "weights":
             weights = class_weights(samples.y[indices])
-        loader = DataLoader(
-            dataset=samples,
-            sampler=BatchSampler(indices, batch_size, shuffle, self.seed, weights),
-            batch_size=None,  # the sampler makes whole batches
+        # Without gradients there is room for more.
+        batch_size = self.batch_size * (1 if stage == "train" else EVALUATION_BATCHES)
+        return [self._make_loader(samples, BatchSampler(indices, batch_size, shuffle, self.seed, weights))]
+
+    def _make_loader(self, dataset: Dataset[Any], sampler: BatchSampler | None = None) -> DataLoader[Any]:
+        return DataLoader(
+            dataset=dataset,
+            sampler=sampler,
+            batch_size=None,  # the sampler, or the data set, makes whole batches
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
@@ -282,7 +313,6 @@ class DataModule(LightningDataModule):
             # could draw the same dropout again.
             generator=torch.Generator(),
         )
-        return [loader]
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         self.y = y
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.y)
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Take a whole batch, `indices` of shape `(B,)`, in one call for each tensor."""
@@ -35,6 +35,11 @@ class Split(NamedTuple):
 
     samples: Samples
     indices: Tensor
+
+    @property
+    def size(self) -> int:
+        """How many samples it has."""
+        return len(self.indices)
 
 
 class BatchSampler(DistributedSampler[Tensor]):

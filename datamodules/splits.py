@@ -43,6 +43,55 @@ def holdout(indices: Tensor, fraction: float, seed: int, labels: Tensor | None =
     return indices[~taken], indices[taken]
 
 
+def kfold_groups(groups: Tensor, num_folds: int, seed: int) -> list[Tensor]:
+    """Divide samples into folds of nearly equal size so that none of their groups is divided.
+
+    Args:
+        groups: Group of every sample, shape `(n,)`, integers.
+        num_folds: How many folds to make.
+        seed: Seed of the order in which groups are dealt out.
+
+    Returns:
+        The sorted indices of each fold, disjoint and together complete; with fewer groups than folds, some are empty.
+    """
+    place, inverse = _places(groups, seed)
+    fold = (place * num_folds).long()[inverse]
+    return [(fold == number).nonzero().squeeze(1) for number in range(num_folds)]
+
+
+def holdout_groups(indices: Tensor, fraction: float, seed: int, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Hold out whole groups that together are nearly a fraction of some samples.
+
+    Args:
+        indices: The samples to divide, shape `(n,)`.
+        fraction: The share to hold out, 0 to 1.
+        seed: Seed of the choice.
+        groups: Group of every one of these samples, shape `(n,)`, integers.
+
+    Returns:
+        The indices that stay and the indices held out, in their order.
+    """
+    place, inverse = _places(groups, seed)
+    taken = (place < fraction)[inverse]
+    return indices[~taken], indices[taken]
+
+
+def holdout_last(indices: Tensor, fraction: float, times: Tensor) -> tuple[Tensor, Tensor]:
+    """Hold out the last of some samples.
+
+    Args:
+        indices: The samples to divide, shape `(n,)`.
+        fraction: The share to hold out, 0 to 1; `round(n * fraction)` samples are taken.
+        times: Time of every one of these samples, shape `(n,)`, in any unit.
+
+    Returns:
+        The indices that stay and the indices held out, both sorted.
+    """
+    order = times.argsort(stable=True)
+    stay = len(indices) - round(len(indices) * fraction)
+    return indices[order[:stay].sort().values], indices[order[stay:].sort().values]
+
+
 def downsample(indices: Tensor, labels: Tensor, seed: int) -> Tensor:
     """Keep as many random samples of every class as the smallest class has.
 
@@ -73,6 +122,15 @@ def class_weights(labels: Tensor) -> Tensor:
     _, inverse, counts = labels.unique(return_inverse=True, return_counts=True)
     weights: Tensor = counts.double().reciprocal()[inverse]
     return weights
+
+
+def _places(groups: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Lay groups end to end in a random order, 0 to 1: the middle of each, and which group each sample is of."""
+    _, inverse, counts = groups.unique(return_inverse=True, return_counts=True)
+    order = _shuffle(len(counts), seed, None)
+    place = torch.empty(len(counts), dtype=torch.float64)
+    place[order] = (counts[order].cumsum(0) - counts[order] / 2).double() / len(groups)
+    return place, inverse
 
 
 def _shuffle(size: int, seed: int, labels: Tensor | None) -> Tensor:

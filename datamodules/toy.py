@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from datamodules.base import DataModule, TaskName
+from datamodules.base import DataModule, Stage, TaskName
 from datamodules.batches import Samples
 
 ToyName = Literal["iris", "wine", "breast_cancer", "diabetes", "make_regression", "line"]
@@ -42,9 +42,9 @@ class ToyDataModule(DataModule):
         if name == "line":
             self.val_fraction = self.test_fraction = 0.0
 
-    def load(self) -> tuple[Samples, None]:
+    def load(self) -> dict[Stage, Samples]:
         """Give the table, which was read when the data module was made: it says how wide the model must be."""
-        return self._table[0], None
+        return {"train": self._table[0]}
 
 
 def _line() -> tuple[Samples, None]:

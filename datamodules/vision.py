@@ -13,8 +13,9 @@ from torchvision.datasets import MNIST, FashionMNIST
 from torchvision.datasets.utils import check_integrity, download_url
 
 from datamodules.augment import random_affine, random_erasing
-from datamodules.base import DataError, DataModule
+from datamodules.base import DataModule, Stage
 from datamodules.batches import Samples
+from datamodules.errors import DataError
 
 
 class ImageDataModule(DataModule):
@@ -77,13 +78,13 @@ class DigitsDataModule(ImageDataModule):
         super().__init__(**kwargs)
         self.class_names = [str(digit) for digit in range(10)]
 
-    def load(self) -> tuple[Samples, None]:
+    def load(self) -> dict[Stage, Samples]:
         """Read the images, whose 17 grey levels are spread over 0 to 255."""
         from sklearn.datasets import load_digits  # takes a second, which `--help` need not wait for
 
         x, y = load_digits(return_X_y=True)
         images = (torch.from_numpy(x) * (255 / 16)).round().to(torch.uint8)
-        return Samples(images.view(-1, *self.input_shape), torch.from_numpy(y)), None
+        return {"train": Samples(images.view(-1, *self.input_shape), torch.from_numpy(y))}
 
 
 class MNISTDataModule(ImageDataModule):
@@ -113,10 +114,10 @@ class MNISTDataModule(ImageDataModule):
             if self._find(packed) is None:
                 self._download(packed, md5)
 
-    def load(self) -> tuple[Samples, Samples]:
+    def load(self) -> dict[Stage, Samples]:
         """Read the official training and test split."""
         self.prepare_data()  # for those who use the data module without a Trainer
-        return self._read_part("train"), self._read_part("t10k")
+        return {"train": self._read_part("train"), "test": self._read_part("t10k")}
 
     def _read_part(self, part: str) -> Samples:
         images, labels = (self._read(f"{part}-{name}") for name in ("images-idx3-ubyte", "labels-idx1-ubyte"))

@@ -4,6 +4,7 @@ from lit_models.base import LitModule
 from lit_models.conv import ConvNet, LeNet, LitConvNet, LitLeNet
 from lit_models.linear import LitLinearRegression, LitLogisticRegression
 from lit_models.mlp import MLP, LitMLP
+from lit_models.tabm import LitTabM, TabMNet
 from lit_models.tasks import ModelError
 
 __all__ = [
@@ -16,5 +17,7 @@ __all__ = [
     "LitLogisticRegression",
     "LitMLP",
     "LitModule",
+    "LitTabM",
     "ModelError",
+    "TabMNet",
 ]

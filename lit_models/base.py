@@ -137,6 +137,8 @@ class LitModule(LightningModule):
         if y.ndim == 2 and y.shape[1] == 1:  # one target for each sample, written as a column
             y = y.squeeze(1)
         scores = self(x)
+        if len(scores) > len(y):  # an ensemble's members, several for each sample, learn one by one
+            y = y.repeat_interleave(len(scores) // len(y), dim=0)
         loss = self.task.loss(scores, y)
         summed = self.hparams["reduction"] == "sum"
         mean_loss.update(loss.detach() / self.task.num_terms(scores) if summed else loss.detach(), len(y))

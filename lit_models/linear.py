@@ -1,12 +1,23 @@
 """A linear map: linear regression and logistic regression."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from lit_models.base import LitModule
+from lit_models.categories import ExpandCategories
 from lit_models.tasks import TaskName
+
+
+def linear(in_features: int, cat_cardinalities: Sequence[int], num_outputs: int) -> nn.Sequential:
+    """Make a linear map with a weight for each number and for each code of each category."""
+    if not cat_cardinalities:
+        return nn.Sequential(nn.Flatten(), nn.Linear(in_features, num_outputs))
+    categories = ExpandCategories(in_features, cat_cardinalities, max_one_hot=math.inf)
+    return nn.Sequential(categories, nn.Linear(categories.out_features, num_outputs))
 
 
 class LitLinearRegression(LitModule):
@@ -14,16 +25,22 @@ class LitLinearRegression(LitModule):
 
     Args:
         in_features: Numbers in one input.
+        cat_cardinalities: How many codes each category has, if the last numbers of a row are codes.
         num_outputs: Values to predict.
         task: The task; a regression.
         kwargs: Options of `LitModule`.
     """
 
     def __init__(
-        self, in_features: int = 1, num_outputs: int = 1, task: TaskName = "regression", **kwargs: Any
+        self,
+        in_features: int = 1,
+        num_outputs: int = 1,
+        task: TaskName = "regression",
+        cat_cardinalities: Sequence[int] = (),
+        **kwargs: Any,
     ) -> None:
         super().__init__(task=task, num_outputs=num_outputs, **kwargs)
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(in_features, num_outputs))
+        self.net = linear(in_features, cat_cardinalities, num_outputs)
         self.example_input_array = torch.zeros(2, in_features)
 
 
@@ -32,12 +49,20 @@ class LitLogisticRegression(LitModule):
 
     Args:
         in_features: Numbers in one input.
+        cat_cardinalities: How many codes each category has, if the last numbers of a row are codes.
         num_outputs: 1 for a binary task, else the number of classes.
         task: `binary` (a sigmoid) or `multiclass` (a softmax).
         kwargs: Options of `LitModule`.
     """
 
-    def __init__(self, in_features: int = 2, num_outputs: int = 1, task: TaskName = "binary", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        in_features: int = 2,
+        num_outputs: int = 1,
+        task: TaskName = "binary",
+        cat_cardinalities: Sequence[int] = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(task=task, num_outputs=num_outputs, **kwargs)
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(in_features, num_outputs))
+        self.net = linear(in_features, cat_cardinalities, num_outputs)
         self.example_input_array = torch.zeros(2, in_features)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_models.base import LitModule
+from lit_models.categories import ExpandCategories
 from lit_models.tasks import ModelError, check_dropout
 
 Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
@@ -26,6 +27,7 @@ class MLP(nn.Module):
         in_features: Numbers in one input, whatever its shape.
         hidden: Width of each hidden layer; none makes the network linear.
         num_outputs: Scores for each sample.
+        cat_cardinalities: How many codes each category has, if the last numbers of a row are codes.
         activation: The activation's name.
         dropout: Share of the hidden units that are dropped in training.
         batch_norm: Whether to normalise each hidden layer over the batch, before the activation.
@@ -42,12 +44,16 @@ class MLP(nn.Module):
         activation: Activation = "relu",
         dropout: float = 0.0,
         batch_norm: bool = False,
+        cat_cardinalities: Sequence[int] = (),
     ) -> None:
         super().__init__()
         check_dropout(dropout)
         if any(width < 1 for width in hidden):
             raise ModelError(f"--model.hidden {list(hidden)}: a layer has at least 1 unit.")
         layers: list[nn.Module] = [nn.Flatten()]
+        if cat_cardinalities:
+            categories = ExpandCategories(in_features, cat_cardinalities)
+            layers, in_features = [categories], categories.out_features
         for width in hidden:
             layers.append(nn.Linear(in_features, width, bias=not batch_norm))
             if batch_norm:
@@ -69,6 +75,7 @@ class LitMLP(LitModule):
 
     Args:
         in_features: Numbers in one input.
+        cat_cardinalities: How many codes each category has, if the last numbers of a row are codes.
         hidden: Width of each hidden layer.
         activation: What stands between the layers.
         dropout: Share of the hidden units that are dropped in training.
@@ -83,8 +90,9 @@ class LitMLP(LitModule):
         activation: Activation = "relu",
         dropout: float = 0.0,
         batch_norm: bool = False,
+        cat_cardinalities: Sequence[int] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.net = MLP(in_features, hidden, self.num_outputs, activation, dropout, batch_norm)
+        self.net = MLP(in_features, hidden, self.num_outputs, activation, dropout, batch_norm, cat_cardinalities)
         self.example_input_array = torch.zeros(2, in_features)

@@ -3,6 +3,7 @@
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
@@ -77,6 +78,10 @@ class Task(nn.Module):
         """Compute the loss of a batch, a scalar, from scores `(B, num_outputs)` and raw targets."""
         raise NotImplementedError
 
+    def average(self, scores: Tensor) -> Tensor:
+        """Turn the scores of an ensemble, `(B, k, num_outputs)`, into those of its mean prediction."""
+        raise NotImplementedError
+
     def activate(self, scores: Tensor) -> Tensor:
         """Turn scores `(B, num_outputs)` into predictions: probabilities, or values in the target's own unit."""
         raise NotImplementedError
@@ -111,6 +116,10 @@ class Regression(Task):
         result: Tensor = self.criterion(self.standardize(scores), self.standardize(target))
         return result
 
+    def average(self, scores: Tensor) -> Tensor:
+        """Give the mean of the values."""
+        return scores.mean(1)
+
     def activate(self, scores: Tensor) -> Tensor:
         """Give the values themselves: `(B,)` for one output, else `(B, K)`."""
         return scores.squeeze(1) if self.num_outputs == 1 else scores
@@ -144,6 +153,11 @@ class Binary(Task):
         result: Tensor = self.criterion(scores, target)
         return result
 
+    def average(self, scores: Tensor) -> Tensor:
+        """Give the logits of the mean probabilities."""
+        # The logarithms of both probabilities' sums, whose common divisor does not change their difference.
+        return F.logsigmoid(scores).logsumexp(1) - F.logsigmoid(-scores).logsumexp(1)
+
     def activate(self, scores: Tensor) -> Tensor:
         """Probability of class 1, shape `(B,)`."""
         return scores.sigmoid().squeeze(1)
@@ -176,6 +190,10 @@ class Multiclass(Task):
         """Cross-entropy of the softmax of the logits."""
         result: Tensor = self.criterion(scores, y)
         return result
+
+    def average(self, scores: Tensor) -> Tensor:
+        """Give the logarithms of the mean probabilities, up to a constant."""
+        return scores.log_softmax(2).logsumexp(1)
 
     def activate(self, scores: Tensor) -> Tensor:
         """Probability of every class, shape `(B, num_outputs)`."""

@@ -16,6 +16,7 @@ MODELS = {
     "LitLinearRegression": "--data ToyDataModule --data.name diabetes",
     "LitLogisticRegression": "--data ToyDataModule --data.name breast_cancer",
     "LitMLP": "--data DigitsDataModule",
+    "LitTabM": "--data ToyDataModule --data.name wine --model.k 4 --model.width 16",
     "LitLeNet": IMAGES,
     "LitConvNet": f"{IMAGES} --model.channels [4,8]",
 }
@@ -71,7 +72,7 @@ def test_model_goes_the_whole_way(run: Run, name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_model_needs_no_argument(name: str) -> None:
     cls: type[LitModule] = getattr(lit_models, name)
-    model = cls()
+    model = cls().eval()
     assert model(model.example_input_array).shape == (2, model.num_outputs)
 
 

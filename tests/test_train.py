@@ -205,11 +205,21 @@ def test_a_file_that_is_no_checkpoint_is_one_line(mistake: Mistake, workdir: Pat
 
 
 def test_data_that_do_not_fit_the_checkpoint_are_one_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run("--max_epochs 1 --data ToyDataModule --data.name wine")
+    with pytest.raises(SystemExit) as stop:
+        run(f"test --ckpt_path {BEST.replace('Digits', 'Toy')} --data.name iris")
+    assert stop.value.code == 2
+    assert "was trained with in_features 13, but ToyDataModule has 4" in capsys.readouterr().err
+
+
+def test_data_of_another_class_than_the_checkpoint_knows_are_one_line(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     run("--max_epochs 1")
     with pytest.raises(SystemExit) as stop:
         run(f"test --ckpt_path {BEST} --data ToyDataModule --data.name iris")
     assert stop.value.code == 2
-    assert "was trained with in_features 64, but ToyDataModule has 4" in capsys.readouterr().err
+    assert "--data ToyDataModule: this model was trained on DigitsDataModule" in capsys.readouterr().err
 
 
 def test_weights_that_do_not_fit_the_flags_are_one_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
 from datamodules import ImageDataModule, Samples
+from datamodules.base import Stage
 
 
 class TinyImages(ImageDataModule):
@@ -23,13 +24,13 @@ class TinyImages(ImageDataModule):
         super().__init__(**kwargs)
         self.class_names = [str(label) for label in range(10)]
 
-    def load(self) -> tuple[Samples, None]:
+    def load(self) -> dict[Stage, Samples]:
         """Make the images, the same every time."""
         generator = torch.Generator().manual_seed(0)
         x = torch.randint(0, 100, (60, 1, 28, 28), dtype=torch.uint8, generator=generator)
         y = torch.arange(60) % 10
         x[torch.arange(60), 0, :, 2 * y] = 255
-        return Samples(x, y), None
+        return {"train": Samples(x, y)}
 
 
 class Interrupt(Callback):

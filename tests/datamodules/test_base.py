@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from datamodules import BatchSampler, DataError, DataModule, DigitsDataModule, Samples, ToyDataModule
-from datamodules.base import Balance, TaskName, image_moments, moments
+from datamodules.base import Balance, Stage, TaskName, image_moments, moments
 from lit_models import LitMLP
 from tests.trainers import quiet_trainer
 
@@ -37,9 +37,9 @@ class Table(DataModule):
         self.class_names = None if task == "regression" else [str(label) for label in pool.y.unique().tolist()]
         self.num_outputs = len(self.class_names) if self.class_names and task == "multiclass" else 1
 
-    def load(self) -> tuple[Samples, Samples | None]:
+    def load(self) -> dict[Stage, Samples]:
         """Give the samples."""
-        return self.pool, self.official
+        return {"train": self.pool} if self.official is None else {"train": self.pool, "test": self.official}
 
 
 @pytest.fixture

@@ -23,12 +23,13 @@ def test_a_table_knows_itself_before_setup(
 ) -> None:
     data = ToyDataModule(name)
     assert (data.task, data.in_features, data.num_outputs, data.class_names) == (task, features, outputs, classes)
-    samples, official_test = data.load()
+    given = data.load()
+    samples = given["train"]
     assert samples.x.shape == (size, features)
     assert samples.x.dtype == torch.float32
     assert samples.y.shape == (size,)
     assert samples.y.dtype == (torch.float32 if classes is None else torch.int64)
-    assert official_test is None
+    assert given.keys() == {"train"}
     if classes is not None:
         assert samples.y.unique().tolist() == list(range(len(classes)))
 
@@ -44,7 +45,7 @@ def test_every_table_is_divided_into_three(name: ToyName) -> None:
 
 
 def test_the_embedded_tables_are_scikit_learns() -> None:
-    x, y = ToyDataModule("iris").load()[0][torch.tensor([0, 149])]
+    x, y = ToyDataModule("iris").load()["train"][torch.tensor([0, 149])]
     torch.testing.assert_close(x, torch.tensor([[5.1, 3.5, 1.4, 0.2], [5.9, 3.0, 5.1, 1.8]]))
     assert y.tolist() == [0, 2]
 
@@ -60,7 +61,7 @@ def test_the_line_is_three_points_to_learn_from_whatever_is_held_out() -> None:
 
 
 def test_generated_numbers_are_the_same_every_time() -> None:
-    first, second = (ToyDataModule("make_regression", seed=seed).load()[0] for seed in (0, 1))
+    first, second = (ToyDataModule("make_regression", seed=seed).load()["train"] for seed in (0, 1))
     assert first.x.equal(second.x)
     assert first.y.equal(second.y)
 

@@ -48,8 +48,9 @@ def _write_idx(path: Path, values: Tensor) -> None:
 
 def test_the_digits_are_small_grey_images() -> None:
     data = DigitsDataModule()
-    samples, official_test = data.load()
-    assert official_test is None
+    given = data.load()
+    samples = given["train"]
+    assert given.keys() == {"train"}
     assert samples.x.shape == (1797, 1, 8, 8)
     assert samples.x.dtype == torch.uint8
     assert (samples.x.min().item(), samples.x.max().item()) == (0, 255)
@@ -70,7 +71,7 @@ def test_the_official_splits_are_read(
     cls: type[MNISTDataModule], labels: list[int], sums: list[int], names: list[str], data_dir: str, requests: list[str]
 ) -> None:
     data = cls(data_dir)
-    train, test = data.load()
+    train, test = data.load().values()
     assert (train.x.shape, test.x.shape) == ((60000, 1, 28, 28), (10000, 1, 28, 28))
     assert train.x.dtype == torch.uint8
     assert train.y.dtype == torch.int64
@@ -97,7 +98,7 @@ def test_a_folder_that_holds_the_packed_files_will_do(data_dir: str, requests: l
 
 @pytest.mark.usefixtures("extracted")
 def test_extracted_files_will_do(tmp_path: Path, requests: list[str]) -> None:
-    train, test = MNISTDataModule(str(tmp_path)).load()
+    train, test = MNISTDataModule(str(tmp_path)).load().values()
     assert train.y.tolist() == test.y.tolist() == [0, 1, 2]
     assert train.x[:, 0, 3, 3].tolist() == [0, 1, 2]
     assert requests == []
@@ -211,7 +212,7 @@ def test_an_impossible_change_is_refused(options: dict[str, Any], flag: str) -> 
 
 def test_only_what_is_asked_changes_the_images() -> None:
     torch.manual_seed(0)
-    x = DigitsDataModule().load()[0].x
+    x = DigitsDataModule().load()["train"].x
     assert DigitsDataModule().augment(x) is x
     for options in ({"shift": 1}, {"rotation": 15.0}, {"crop": 0.3}, {"flip": True}, {"erasing": 0.5}):
         changed = DigitsDataModule(**options).augment(x)
@@ -221,7 +222,7 @@ def test_only_what_is_asked_changes_the_images() -> None:
 
 def test_one_image_is_encoded_as_a_batch_holds_it() -> None:
     data = DigitsDataModule()
-    x = data.load()[0].x[0]
+    x = data.load()["train"].x[0]
     for raw in (x, x[0], x.flatten().tolist(), x[0].numpy().astype(np.float64)):
         encoded = data.encode(raw)
         assert encoded.dtype == torch.uint8

@@ -94,7 +94,7 @@ def test_a_prediction_does_not_look_at_targets() -> None:
 
 def test_hyperparameters_are_those_of_leaf_and_base_and_nothing_else() -> None:
     model = LitMLP(64, [16, 8], activation="tanh", lr=0.5, label_smoothing=0.1)
-    leaf = {"in_features", "hidden", "activation", "dropout", "batch_norm"}
+    leaf = {"in_features", "hidden", "activation", "dropout", "batch_norm", "cat_cardinalities"}
     assert model.hparams.keys() == BASE_OPTIONS | leaf
     assert (model.hparams["hidden"], model.hparams["lr"], model.hparams["momentum"]) == ([16, 8], 0.5, 0.9)
     assert LitLeNet().hparams.keys() == BASE_OPTIONS | {"input_shape"}
@@ -204,7 +204,7 @@ def test_statistics_stay_neutral(how: str) -> None:
 
 
 def test_plain_loaders_need_no_statistics() -> None:
-    samples, _ = DigitsDataModule().load()
+    samples = DigitsDataModule().load()["train"]
     loader = DataLoader(TensorDataset(samples.x / 255, samples.y), batch_size=100)
     model = _digits_mlp()
     trainer = quiet_trainer()

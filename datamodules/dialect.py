@@ -1,0 +1,220 @@
+"""How text tables are written, found out from their beginning."""
+
+import codecs
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from datamodules.errors import DataError
+
+DELIMITERS = ("\t", ";", "|", ",", " ")
+MISSING = (
+    *("", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None"),  # what stands for a missing value
+    *(" ", " ?", " NA"),
+)
+SAMPLE = 2**18  # bytes, from which the dialect and the types of the columns are found
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a text table is written; what is None is found out from its beginning.
+
+    Args:
+        header: Whether the first line has the names of the columns.
+        delimiter: What stands between two values.
+        quote: What stands around values that contain a delimiter.
+        decimal: The decimal sign.
+        encoding: Python's name of the encoding; UTF-8, with or without a mark, or UTF-16 with one, unless given.
+        missing_values: What else, beside the usual signs, stands for a missing value.
+    """
+
+    header: bool | None = None
+    delimiter: str | None = None
+    quote: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+    missing_values: tuple[str, ...] = ()
+
+
+def magic(file: Path) -> bytes:
+    """Give the first two bytes of a file, by which its kind is known."""
+    with file.open("rb") as stream:
+        return stream.read(2)
+
+
+def open_bytes(file: Path) -> IO[bytes]:
+    """Open a file, plain or gzip, to read what is in it."""
+    packed = magic(file) == b"\x1f\x8b"
+    return gzip.open(file) if packed else file.open("rb")  # type: ignore[return-value]  # it reads bytes too
+
+
+def complete(file: Path, given: Dialect) -> Dialect:
+    """Find out from the beginning of a file what of its dialect is not given.
+
+    Raises:
+        DataError: If it is no text, is not of this encoding, or has one column only.
+    """
+    try:
+        with open_bytes(file) as stream:
+            sample = stream.read(SAMPLE)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _damaged(file) from error
+    encoding = given.encoding or _encoding(sample)
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(sample)
+    except LookupError as error:
+        raise DataError(f"--data.encoding {encoding}: Python knows no such encoding.") from error
+    except UnicodeDecodeError as error:
+        raise _wrong_encoding(file, encoding, sample[: error.start].count(b"\n") + 1, error) from error
+    strange = sum(char < " " and char not in "\t\r\n\f" for char in text[:4096])
+    if strange > 1 or "\0" in text:
+        line = text[: max(text.find("\0"), 0)].count("\n") + 1
+        what = f"a NUL byte in line {line}" if "\0" in text else "control characters"
+        raise DataError(f"{file}: this is no text table ({what}); give a CSV, TSV or Parquet file.")
+    if not text.strip():
+        raise DataError(f"{file}: the file is empty.")
+    lines = text.splitlines(keepends=True)
+    if len(sample) == SAMPLE and len(lines) > 1:
+        lines.pop()  # it may be cut off
+    quote = given.quote or _quote(text)
+    delimiter = given.delimiter or _delimiter(lines, quote)
+    rows = list(csv.reader(lines[:200], delimiter=delimiter, quotechar=quote))
+    rows = [row for row in rows if row]
+    if len(rows[0]) == 1:
+        found = _delimiter(lines, quote)
+        hint = f"; it looks like {found!r}" if found != delimiter and found != "," else ""
+        raise DataError(
+            f"{file}: with the delimiter {delimiter!r} there is only one column; give --data.delimiter{hint}."
+        )
+    decimal = given.decimal or _decimal(rows, delimiter)
+    header = _has_header(rows, decimal) if given.header is None else given.header
+    return replace(given, header=header, delimiter=delimiter, quote=quote, decimal=decimal, encoding=encoding)
+
+
+def _damaged(file: Path) -> DataError:
+    return DataError(f"{file}: the gzip file is truncated or damaged; copy or download it again.")
+
+
+def _wrong_encoding(file: Path, encoding: str, line: int, error: UnicodeDecodeError) -> DataError:
+    byte = error.object[error.start]
+    return DataError(
+        f"{file}, line {line}: byte 0x{byte:02x} is not {encoding.removesuffix('-sig')}; give --data.encoding "
+        "(latin-1, cp1252, gb18030, ...)."
+    )
+
+
+def _encoding(sample: bytes) -> str:
+    return "utf-16" if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+
+
+def _quote(text: str) -> str:
+    single, double = (len(re.findall(rf"(?:^|[,;\t|]){q}[^{q}\n]*{q}(?=$|[,;\t|])", text, re.M)) for q in "'\"")
+    return "'" if single > double else '"'
+
+
+def _delimiter(lines: list[str], quote: str) -> str:
+    """Choose the delimiter by which most lines have the same number of values, more than one."""
+
+    def agreement(delimiter: str) -> float:
+        widths = Counter(len(row) for row in csv.reader(lines[:200], delimiter=delimiter, quotechar=quote) if row)
+        width, count = widths.most_common(1)[0]
+        return count / widths.total() if width > 1 else 0.0
+
+    best = max(DELIMITERS, key=agreement)  # the first of equals
+    return best if agreement(best) else ","
+
+
+def _decimal(rows: list[list[str]], delimiter: str) -> str:
+    cells = [cell.strip() for row in rows[1:] for cell in row]
+    comma = sum(bool(re.fullmatch(r"[+-]?\d+,\d+", cell)) for cell in cells)
+    point = sum(bool(re.fullmatch(r"[+-]?\d+\.\d+", cell)) for cell in cells)
+    return "," if delimiter != "," and comma > point else "."
+
+
+def is_number(cell: str, decimal: str) -> bool:
+    """Whether a text is a number."""
+    try:
+        float(cell.replace(decimal, "."))
+    except ValueError:
+        return False
+    return True
+
+
+def _has_header(rows: list[list[str]], decimal: str) -> bool:
+    """A first line is a header if it has no numbers, or has text above a column of numbers."""
+    first, rest = rows[0], rows[1:]
+    if not any(is_number(cell, decimal) for cell in first):
+        return True
+    for at, cell in enumerate(first):
+        below = [row[at] for row in rest if len(row) > at and row[at].strip() not in MISSING]
+        named = below and cell.strip() not in MISSING and not is_number(cell, decimal)
+        if named and all(is_number(value, decimal) for value in below):
+            return True
+    return False
+
+
+def header(file: Path, dialect: Dialect) -> tuple[list[str], list[str]]:
+    """Give the names of a file's columns, tidy and as written.
+
+    Raises:
+        DataError: If two are the same.
+    """
+    line, raw = next(rows(file, dialect, header=True), (0, []))
+    if not dialect.header:
+        return [f"x{at + 1}" for at in range(len(raw) - 1)] + ["y"], raw
+    names = [cell.strip() or f"column_{at + 1}" for at, cell in enumerate(raw)]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{file}, line {line}: there are {names.count(twice[0])} columns named {twice[0]!r}; rename one."
+        )
+    return names, raw
+
+
+def rows(file: Path, dialect: Dialect, header: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """Go through a text table slowly, for messages: the line in which each row ends, and its values."""
+    assert dialect.delimiter is not None
+    csv.field_size_limit(2**27)
+    try:
+        with open_bytes(file) as stream, io.TextIOWrapper(stream, dialect.encoding, newline="") as text:
+            reader = csv.reader(text, delimiter=dialect.delimiter, quotechar=dialect.quote)
+            skip = bool(dialect.header) and not header
+            for row in reader:
+                if row and not skip:
+                    yield reader.line_num, row
+                skip = skip and not row
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _damaged(file) from error
+
+
+def check_rows(file: Path, dialect: Dialect) -> None:
+    """Look for what a parser stumbled over.
+
+    Raises:
+        DataError: If a row has too few or too many values, or a byte is of another encoding.
+    """
+    width = None
+    line = 0
+    try:
+        for line, row in rows(file, dialect, header=True):
+            width = width or len(row)
+            if len(row) != width:
+                raise DataError(
+                    f"{file}, line {line}: {len(row)} values where there are {width} columns; mend the line."
+                )
+    except UnicodeDecodeError as error:
+        encoding = str(dialect.encoding)
+        with open_bytes(file) as stream:
+            for number, content in enumerate(stream, 1):
+                try:
+                    content.decode(encoding)
+                except UnicodeDecodeError as found:
+                    raise _wrong_encoding(file, encoding, number, found) from error
+        raise _wrong_encoding(file, encoding, line + 1, error) from error

@@ -1,0 +1,267 @@
+"""Tables on disk: found, recognised by their content, parsed once, and kept as columns."""
+
+import contextlib
+import glob
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datamodules.dialect import MISSING, Dialect, check_rows, complete, header, is_number, magic, rows
+from datamodules.errors import DataError
+from datamodules.parsing import BLOCK, batches, column_types, join, parse
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".parquet", ".pq", ".gz")  # what is taken from a folder
+FORMAT = "1"  # of the cache; a change makes older files unread
+
+
+class TableFiles:
+    """One table in one or more files of the same columns: CSV, TSV (plain or gzip) or Parquet, told by their content.
+
+    Args:
+        path: A file, a folder or a glob.
+        dialect: How text tables are written.
+        cache_dir: Where parsed tables are kept as Parquet files, named by the content they were parsed from.
+        flag: The option that gave the path, for messages.
+        expected: The columns of a table that went before, whose names those without a header take over.
+
+    Raises:
+        DataError: If nothing that can be read is there.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        dialect: Dialect,
+        cache_dir: str,
+        flag: str = "--data.path",
+        expected: Sequence[str] | None = None,
+    ) -> None:
+        self.flag = flag
+        self.expected = expected
+        self.given = dialect
+        self.cache_dir = Path(cache_dir).expanduser()
+        try:
+            self.files = _find(path, flag)
+            self.size = sum(file.stat().st_size for file in self.files)
+            kinds = {file: _is_parquet(file) for file in self.files}
+        except OSError as error:
+            raise DataError(f"{flag} {path}: cannot be read ({error.strerror}).") from error
+        self.is_parquet = kinds[self.files[0]]
+        for file, is_parquet in kinds.items():
+            if is_parquet != self.is_parquet:
+                raise DataError(f"{file}: this folder mixes Parquet and text files; give a glob that takes one kind.")
+        self.is_packed = any(kind == b"\x1f\x8b" for kind in map(magic, self.files))
+        self._parsed: pa.Table | None = None
+
+    @cached_property
+    def dialect(self) -> Dialect:
+        """The dialect, with what was found out."""
+        return complete(self.files[0], self.given)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What the content of the files, and how they are read, hashes to."""
+        try:
+            digests = [_digest(file) for file in self.files]
+        except OSError as error:
+            raise DataError(f"{self.flag}: {error.filename} cannot be read ({error.strerror}).") from error
+        return hashlib.sha256(repr((FORMAT, self.given, digests)).encode()).hexdigest()
+
+    @property
+    def cached(self) -> Path:
+        """The file in which this table is kept once it is parsed."""
+        return self.cache_dir / f"{self.files[0].name.partition('.')[0]}-{self.fingerprint[:24]}.parquet"
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        if self.is_parquet:
+            return list(_parquet(self.files[0]).schema_arrow.names)
+        return self._header(self.files[0])[0]
+
+    def _header(self, file: Path) -> tuple[list[str], list[str]]:
+        """Give the names of a file's columns, and what stands in the line where they are, or would be."""
+        names, raw = header(file, self.dialect)
+        if not self.dialect.header and self.expected and self.expected[0] == "x1" and len(names) < len(self.expected):
+            return [*names[:-1], f"x{len(names)}"], raw  # no target
+        return names, raw
+
+    def read(self) -> pa.Table:
+        """Read the whole table; numbers with a fraction are float32. `keep` stores what had to be parsed."""
+        if self.is_parquet:
+            parts = [_parquet(file).read() for file in self.files]
+            return join(parts, self.files).combine_chunks()
+        if self.cached.is_file():
+            table: pa.Table = pq.read_table(self.cached, memory_map=True)
+            return table
+        self._parsed = join([parse(file, self.dialect, *self._header(file)) for file in self.files], self.files)
+        return self._parsed
+
+    def keep(self) -> None:
+        """Store the table that `read` parsed, so that the next run need not."""
+        if self._parsed is not None:
+            self._store([self._parsed])
+            self._parsed = None
+
+    def as_parquet(self, text: Sequence[str] = ()) -> list[Path]:
+        """Give Parquet files of the table, made in bounded memory and kept in the cache if it is not Parquet already.
+
+        Args:
+            text: Columns that are text, though they may begin with numbers.
+
+        Raises:
+            DataError: If a column that begins with numbers has text in it.
+        """
+        if self.is_parquet:
+            return self.files
+        if not self.cached.is_file():
+            print(f"{self.files[0]}: {self.size / 1e6:,.0f} MB are converted to Parquet once, in {self.cache_dir}")
+            self._convert(text)
+        return [self.cached]
+
+    def _convert(self, text: Sequence[str]) -> None:
+        dialect, (names, raw) = self.dialect, self._header(self.files[0])
+        types = column_types(self.files[0], dialect, raw)
+        for name, key in zip(names, list(types), strict=False):
+            if name in text:
+                types[key] = pa.string()
+        while True:
+            try:
+                return self._store(
+                    batch for file in self.files for batch in batches(file, dialect, *self._header(file), types)
+                )
+            except pa.ArrowInvalid as error:
+                # The beginning did not tell the type of a column: it is widened, and all begins anew.
+                column = re.search(r"In CSV column #(\d+)", str(error))
+                name = list(types)[int(column[1])] if column else ""
+                if name not in types or pa.types.is_string(types[name]):
+                    raise self._explain(error) from error
+                if pa.types.is_floating(types[name]):
+                    raise self._text_among_numbers(names[int(column[1])]) from error  # type: ignore[index]  # it matched
+                types[name] = pa.float32() if pa.types.is_integer(types[name]) else pa.string()
+
+    def _text_among_numbers(self, name: str) -> DataError:
+        known = {*MISSING, *self.given.missing_values}
+        for file in self.files:
+            at = self._header(file)[0].index(name)
+            for line, cells in rows(file, self.dialect):
+                if cells[at] not in known and not is_number(cells[at], str(self.dialect.decimal)):
+                    return DataError(
+                        f"{file}, line {line}: '{cells[at]}' in column {name} is no number; mend it, call it missing "
+                        f"(--data.missing_values), or take the column for categories (--data.categorical [{name}])."
+                    )
+        return DataError(f"{self.files[0]}: column {name} has text among its numbers.")
+
+    def _explain(self, error: Exception) -> DataError:
+        for file in self.files:  # which of them it is, and in which line, is worth a second look
+            check_rows(file, self.dialect)
+        return DataError(f"{self.files[0]}: cannot be parsed ({str(error).partition(chr(10))[0]}).")
+
+    def _store(self, tables: Any) -> None:  # noqa: ANN401  # an iterable of Arrow tables or batches, which have no types
+        temporary, writer = None, None
+        try:
+            self.cache_dir.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self.cache_dir, suffix=".tmp")
+            os.close(handle)
+            for part in tables:
+                table = part if isinstance(part, pa.Table) else pa.Table.from_batches([part])
+                if writer is None:
+                    text = [field.name for field in table.schema if pa.types.is_string(field.type)]
+                    writer = pq.ParquetWriter(
+                        temporary, table.schema, compression="none", use_dictionary=text, write_statistics=False
+                    )
+                writer.write_table(table, row_group_size=max(1, BLOCK // (8 * max(1, table.num_columns))))
+            if writer is not None:
+                writer.close()
+                writer = None
+                os.replace(temporary, self.cached)
+        except OSError as error:
+            raise DataError(
+                f"--data.cache_dir {self.cache_dir}: the parsed table cannot be kept there ({error}); "
+                "make room, or give another folder."
+            ) from error
+        finally:
+            if writer is not None:
+                _close(writer)
+            if temporary is not None:
+                Path(temporary).unlink(missing_ok=True)
+
+    def where(self, row: int, column: str) -> str:
+        """Name the place of a value, and what is written there.
+
+        Args:
+            row: The row of the table, counted from 0 through all files.
+            column: The name of the column.
+        """
+        if self.is_parquet:
+            for file in self.files:
+                size = _parquet(file).metadata.num_rows
+                if row < size:
+                    return f"{file}, row {row + 1}, column {column}"
+                row -= size
+        for file in self.files:
+            at = self._header(file)[0].index(column)
+            for line, cells in rows(file, self.dialect):
+                if row == 0:
+                    return f"{file}, line {line}: '{cells[at]}' in column {column}"
+                row -= 1
+        raise IndexError(row)
+
+
+def _find(path: str, flag: str) -> list[Path]:
+    given = Path(path).expanduser()
+    if given.is_dir():
+        files = sorted(file for file in given.iterdir() if file.is_file() and file.suffix.lower() in SUFFIXES)
+        if not files:
+            raise DataError(f"{flag} {path}: this folder has no table ({', '.join(SUFFIXES)}).")
+    elif glob.has_magic(path) and not given.exists():
+        files = sorted(Path(file) for file in glob.glob(str(given), recursive=True) if Path(file).is_file())
+        if not files:
+            raise DataError(f"{flag} {path}: no file matches.")
+    else:
+        given.stat()  # for its error, if we may not look
+        files = [given]
+    return files
+
+
+def _is_parquet(file: Path) -> bool:
+    with file.open("rb") as stream:
+        start = stream.read(8)
+    if not start:
+        raise DataError(f"{file}: the file is empty.")
+    if start.startswith(b"PK\x03\x04"):
+        raise DataError(f"{file}: this is a zip archive or an Excel sheet; save it as CSV.")
+    return start.startswith(b"PAR1")
+
+
+def _parquet(file: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{file}: a damaged Parquet file ({str(error).partition(chr(10))[0]}).") from error
+
+
+def _digest(file: Path) -> str:
+    """Hash a file's content, on all cores: SHA-256 of the SHA-256 of its blocks."""
+
+    def one(start: int) -> bytes:
+        with file.open("rb") as stream:
+            stream.seek(start)
+            return hashlib.sha256(stream.read(BLOCK // 2)).digest()
+
+    with ThreadPoolExecutor() as pool:
+        return hashlib.sha256(b"".join(pool.map(one, range(0, file.stat().st_size, BLOCK // 2)))).hexdigest()
+
+
+def _close(writer: pq.ParquetWriter) -> None:
+    with contextlib.suppress(OSError):  # the disk that was full is full for the end of the file too
+        writer.close()

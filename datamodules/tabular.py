@@ -1,0 +1,572 @@
+"""A table of one's own: CSV, TSV or Parquet, from a messy file to batches."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.base import EVALUATION_BATCHES, DataModule, Stage, TaskName, moments
+from datamodules.batches import BatchSampler, Samples, Split
+from datamodules.errors import DataError
+from datamodules.splits import holdout_groups, holdout_last, kfold_groups
+
+if TYPE_CHECKING:  # Arrow, which only those who have a table need wait for, is imported where it is used
+    import pyarrow as pa
+
+    from datamodules.columns import Columns, Kind
+    from datamodules.streaming import Division, RowGroups, Scan, TableStream
+    from datamodules.tables import TableFiles
+
+PACKED = 5  # times as much as a gzip file holds, about, is in it
+
+
+def physical_memory() -> float:
+    """Bytes of memory that this machine has; infinity where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+class Inputs(Dataset[Tensor]):
+    """Inputs without targets, `(N, F)`."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """Take a whole batch, `indices` of shape `(B,)`."""
+        return self.x.index_select(0, indices)
+
+
+class CSVDataModule(DataModule):
+    """A table with a column to predict, in CSV, TSV (plain or gzip) or Parquet files, told by their content.
+
+    What the columns are is inferred, and can be overridden. A batch is one float32 matrix `(B, F)` with its targets:
+    the numbers, a flag for each of them that can be missing, then the codes of the categories, of which
+    `cat_cardinalities` says how many there are and how large. Medians, means and categories are fitted on the training
+    rows and kept in the checkpoint. A parsed table is kept as Parquet in `cache_dir`, under the hash of its content.
+
+    Args:
+        path: A file, a folder or a glob. `predict` predicts all of it; `test` tests all of it if it is not what the
+            model was trained on.
+        target: The column to predict; the last one unless given.
+        val_path: A table of its own for validation.
+        test_path: A table of its own for the test.
+        task: `regression`, `binary` or `multiclass`; inferred from the target unless given.
+        key_column: A column that names the rows: it is not learned from, and is written beside the predictions. An
+            identifier that was found is taken unless one is given.
+        group_column: Rows with the same value here are never divided between training and what is held out.
+        time_column: What is held out is the last by this column. Folds, then, are successive: each is learned from all
+            that is before it.
+        stratify: Whether each split has the same share of every class.
+        numeric: Columns to be taken as numbers, whatever they look like.
+        categorical: Columns to be taken as categories, whatever they look like.
+        exclude: Columns to leave out.
+        header: Whether the first line has the names of the columns; found out unless given, as the following are.
+            Columns without names are called x1, x2, ... and y.
+        delimiter: What stands between two values.
+        quote: What stands around values that contain a delimiter.
+        decimal: The decimal sign.
+        encoding: Python's name of the encoding; UTF-8 unless given.
+        missing_values: What else stands for a missing value, beside the usual signs.
+        streaming: Whether to read the table in parts while training, in memory that does not grow with it; by default
+            if it is larger than a quarter of the memory. Rows are then divided by a hash of their number (or group),
+            columns are fitted on a random sample of the training rows, and neither `balance` nor `time_column` can be.
+        cache_dir: Where parsed tables are kept; the folder can be deleted at any time.
+        kwargs: Options of `DataModule`.
+
+    Raises:
+        DataError: If the table cannot be read or learned from; the message names the file, line or column.
+    """
+
+    is_fitted_by_state = True
+
+    def __init__(
+        self,
+        path: str,
+        target: str | None = None,
+        val_path: str | None = None,
+        test_path: str | None = None,
+        task: TaskName | None = None,
+        key_column: str | None = None,
+        group_column: str | None = None,
+        time_column: str | None = None,
+        stratify: bool = True,
+        numeric: Sequence[str] = (),
+        categorical: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        header: bool | None = None,
+        delimiter: str | None = None,
+        quote: str | None = None,
+        decimal: str | None = None,
+        encoding: str | None = None,
+        missing_values: Sequence[str] = (),
+        streaming: bool | None = None,
+        cache_dir: str = "~/.cache/kindling",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.path, self.val_path, self.test_path = path, val_path, test_path
+        self.target, self.key_column = target, key_column
+        self.group_column, self.time_column, self.stratify = group_column, time_column, stratify
+        self.exclude = list(exclude)
+        self.kinds: dict[str, Kind] = {**dict.fromkeys(numeric, "number"), **dict.fromkeys(categorical, "category")}
+        self._dialect = header, delimiter, quote, decimal, encoding, tuple(missing_values)
+        self.streaming = streaming
+        self.cache_dir = cache_dir
+        self._task = task
+        self._columns: Columns | None = None  # once fitted, or loaded from a checkpoint
+        self._trained_on: str | None = None  # the fingerprint of the table that they were fitted on
+        both = set(numeric) & set(categorical)
+        if both:
+            raise DataError(f"--data.numeric: {sorted(both)} cannot be numbers and categories at once.")
+        if group_column and time_column:
+            raise DataError("--data.group_column: rows are divided by group or by time, not both.")
+
+    # What the data determine
+
+    @cached_property
+    def task(self) -> TaskName:  # type: ignore[override]  # found when it is asked for
+        """What kind of target this is."""
+        return self._target[0]
+
+    @cached_property
+    def class_names(self) -> list[str] | None:  # type: ignore[override]
+        """The labels, sorted: numbers by size, then text."""
+        return self._target[1]
+
+    @property
+    def num_outputs(self) -> int:  # type: ignore[override]
+        """Scores for each row: one for each class if there are several."""
+        return len(self.class_names or ()) if self.task == "multiclass" else 1
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """How many numbers a row has."""
+        return (len(self.columns),)
+
+    @property
+    def cat_cardinalities(self) -> list[int]:
+        """How many codes each category has; they are the last numbers of a row."""
+        return self.columns.cardinalities
+
+    @property
+    def columns(self) -> "Columns":
+        """What was fitted on the training rows, or came with a checkpoint."""
+        if self._columns is None:
+            _ = self.splits
+        assert self._columns is not None
+        return self._columns
+
+    @cached_property
+    def target_column(self) -> str:
+        """The name of the column to predict."""
+        from datamodules.columns import check_names
+
+        names = self._files.names
+        target = self.target or names[-1]
+        check_names([target], names, f"--data.target {target}: {self.path}")
+        if target in (*self.exclude, self.key_column, self.group_column):
+            raise DataError(f"--data.target {target}: it cannot be predicted and be left out at once; name another.")
+        return target
+
+    @cached_property
+    def _target(self) -> tuple[TaskName, list[str] | None]:
+        from datamodules.columns import infer_target
+
+        part = self._parts["train"]
+        labels = self._scans["train"][1].labels if self.is_streamed else None
+        values = part.table[self.target_column] if labels is None else labels
+        return infer_target(values, self.target_column, self._task, part.where)
+
+    # From files to samples
+
+    @cached_property
+    def _files(self) -> "TableFiles":
+        return self._open(self.path, "--data.path")
+
+    def _open(self, path: str, flag: str) -> "TableFiles":
+        from datamodules.dialect import Dialect
+        from datamodules.tables import TableFiles
+
+        names = None if self._columns is None else [column.name for column in self._columns.columns]
+        return TableFiles(path, Dialect(*self._dialect), self.cache_dir, flag, names)
+
+    @cached_property
+    def is_streamed(self) -> bool:
+        """Whether the table is read in parts while training."""
+        if self.streaming is not None:
+            return self.streaming
+        return self._files.size * (PACKED if self._files.is_packed else 1) > physical_memory() / 4
+
+    @cached_property
+    def _sources(self) -> "dict[Stage, TableFiles]":
+        paths: dict[Stage, str | None] = {"val": self.val_path, "test": self.test_path}
+        others = {stage: self._open(path, f"--data.{stage}_path") for stage, path in paths.items() if path is not None}
+        return {"train": self._files, **others}
+
+    @cached_property
+    def _parts(self) -> "dict[Stage, Part]":
+        """The rows that have a target; of a streamed table, a sample of those to train on."""
+        if self.is_streamed:
+            return {
+                stage: Part(self._sources[stage], found.sample, found.rows) for stage, (_, found) in self._scans.items()
+            }
+        return {stage: self._labelled(files) for stage, files in self._sources.items()}
+
+    def _labelled(self, files: "TableFiles") -> "Part":
+        """Read the rows that have a target."""
+        from datamodules.columns import check_names, is_missing
+
+        table = files.read()
+        check_names([self.target_column], table.column_names, f"{files.files[0]}")
+        missing = is_missing(table[self.target_column])
+        self._say_unlabelled(files, int(missing.sum()), len(table))
+        if not missing.any():
+            return Part(files, table)
+        rows = (~missing).nonzero()[0]
+        return Part(files, table.take(rows), rows)
+
+    def _say_unlabelled(self, files: "TableFiles", count: int, size: int) -> None:
+        if count == size:
+            raise DataError(f"{files.files[0]}: no row has a value in the target column {self.target_column!r}.")
+        if count:
+            print(f"{files.files[0]}: {count:,} rows without a value of {self.target_column} are left out")
+
+    def load(self) -> dict[Stage, Samples]:
+        """Read the targets; the inputs follow once the training rows are known."""
+        return {stage: Samples(torch.empty(0), self._labels(part)) for stage, part in self._parts.items()}
+
+    def _labels(self, part: "Part") -> Tensor:
+        from datamodules.columns import encode_target
+
+        y = encode_target(part.table[self.target_column], self.target_column, self.class_names, part.where)
+        return torch.from_numpy(y)
+
+    def divide(self, given: dict[Stage, Samples]) -> dict[Stage, Split]:
+        """Hold out, fit the columns on what is left to train on, and encode everything by them."""
+        splits = super().divide(given)
+        if self._columns is None:
+            part = self._parts["train"]
+            self._columns = self._fit(part.table, splits["train"].indices.numpy(), part)
+            self._trained_on = self._files.fingerprint
+        for stage, part in self._parts.items():
+            given[stage].x = self._encode(part)
+            part.files.keep()
+        return splits
+
+    @cached_property
+    def splits(self) -> dict[Stage, Any]:  # of a streamed table, each is a TableStream
+        """The training, validation and test splits; one that is empty is left out."""
+        if not self.is_streamed:
+            return super().splits
+        if self._columns is None:
+            part = self._parts["train"]
+            self._columns = self._fit(part.table, None, part)
+            self._trained_on = self._files.fingerprint
+        found: dict[Stage, Any] = {}
+        for given, (table, scanned) in self._scans.items():
+            stages: tuple[Stage, ...] = ("train", "val", "test") if given == "train" else (given,)
+            for counts, stage in zip(scanned.counts, stages, strict=False):
+                if counts.sum():
+                    division = self._division if given == "train" else None
+                    found[stage] = self._stream(table, stage, self._sources[given], counts, division)
+        if "train" not in found:
+            raise DataError(f"{self.path}: no row is left to train on; hold out less.")
+        return found
+
+    @cached_property
+    def _scans(self) -> "dict[Stage, tuple[RowGroups, Scan]]":
+        """What one pass over each streamed table finds."""
+        from datamodules.columns import check_names
+        from datamodules.streaming import scan
+
+        for name, value in {"balance": self.balance != "none", "time_column": self.time_column}.items():
+            if value:
+                raise DataError(f"--data.{name}: a streamed table cannot be taken so; give --data.streaming false.")
+        found = {}
+        for stage, files in self._sources.items():
+            table = self._row_groups(files)
+            names = [self.target_column, *([self.group_column] if self.group_column and stage == "train" else [])]
+            check_names(names, table.names, str(files.files[0]))
+            scanned = scan(table, self.target_column, self._division if stage == "train" else None, files.where)
+            self._say_unlabelled(files, scanned.unlabelled, table.num_rows)
+            found[stage] = (table, scanned)
+        return found
+
+    def _row_groups(self, files: "TableFiles") -> "RowGroups":
+        from datamodules.streaming import RowGroups
+
+        return RowGroups(files.as_parquet([name for name, kind in self.kinds.items() if kind == "category"]))
+
+    @property
+    def _division(self) -> "Division":
+        from datamodules.streaming import Division
+
+        return Division(
+            self.seed,
+            0.0 if self.test_path else self.test_fraction,
+            0.0 if self.val_path else self.val_fraction,
+            self.num_folds,
+            self.fold,
+            self.test_path is not None,
+            self.group_column,
+        )
+
+    def _stream(
+        self,
+        table: "RowGroups",
+        stage: Stage,
+        files: "TableFiles",
+        counts: Any = None,  # noqa: ANN401  # an array
+        division: "Division | None" = None,
+        labelled: bool = True,
+    ) -> "TableStream":
+        from datamodules.streaming import TableStream
+
+        return TableStream(
+            table,
+            self.columns,
+            self.target_column if labelled else None,
+            self.class_names if labelled else None,
+            stage,
+            counts,
+            division,
+            self.batch_size * (1 if stage == "train" else EVALUATION_BATCHES),
+            stage == "train",
+            self.seed,
+            files.where,
+        )
+
+    def _fit(self, table: "pa.Table", rows: Any, part: "Part") -> "Columns":  # noqa: ANN401  # an array, or None
+        from datamodules.columns import check_names, fit
+
+        wanted = {
+            "numeric": [name for name, kind in self.kinds.items() if kind == "number"],
+            "categorical": [name for name, kind in self.kinds.items() if kind == "category"],
+            "exclude": self.exclude,
+            **{
+                flag: [value]
+                for flag in ("key_column", "group_column", "time_column")
+                if (value := getattr(self, flag)) is not None
+            },
+        }
+        for flag, columns in wanted.items():
+            check_names(columns, table.column_names, f"--data.{flag}")
+        roles = dict.fromkeys(self.exclude, "left out: as asked")
+        for role in ("key", "group", "time"):
+            name: str | None = getattr(self, f"{role}_column")
+            if name is not None and name not in self.kinds:
+                roles[name] = role
+        roles[self.target_column] = "target"
+        found = fit(table, rows, part.where, roles, self.kinds)
+        if self.key_column is None:
+            self.key_column = next((column.name for column in found.columns if column.is_identifier), None)
+        return found
+
+    def _encode(self, part: "Part") -> Tensor:
+        return torch.from_numpy(self.columns.encode(part.table, part.where, str(part.files.files[0])))
+
+    def hold_out(self, indices: Tensor, fraction: float, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Hold out whole groups, or the last rows, where there is a column for it; else a random choice."""
+        if self.group_column is not None:
+            return holdout_groups(indices, fraction, self.seed, self._groups[indices])
+        if self.time_column is not None:
+            return holdout_last(indices, fraction, self._times[indices])
+        return super().hold_out(indices, fraction, labels if self.stratify else None)
+
+    def hold_out_fold(self, labels: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
+        """Hold out a fold of whole groups, or a successive one with all that is before it, or a random one."""
+        if self.group_column is not None:
+            folds = kfold_groups(self._groups, self.num_folds, self.seed)
+            if not all(len(fold) for fold in folds):
+                raise DataError(
+                    f"--data.num_folds {self.num_folds}: {self.group_column} has too few groups for so many folds."
+                )
+            held_out = folds.pop(self.fold)
+            return torch.cat(folds).sort().values, held_out
+        if self.time_column is not None:
+            order = self._times.argsort(stable=True)
+            blocks = order.tensor_split(self.num_folds + 1)
+            return torch.cat(blocks[: self.fold + 1]).sort().values, blocks[self.fold + 1].sort().values
+        return super().hold_out_fold(labels if self.stratify else None, size)
+
+    @cached_property
+    def _groups(self) -> Tensor:
+        from datamodules.columns import texts
+
+        part, name = self._parts["train"], str(self.group_column)
+        return torch.from_numpy(texts(part.column(name, "--data.group_column"), name, part.where)[1])
+
+    @cached_property
+    def _times(self) -> Tensor:
+        from datamodules.columns import sort_key
+
+        part, name = self._parts["train"], str(self.time_column)
+        return torch.from_numpy(sort_key(part.column(name, "--data.time_column"), name, part.where))
+
+    @cached_property
+    def statistics(self) -> dict[str, Tensor]:
+        """Mean and standard deviation of each number of a row, `(F,)`, and of a regression's target, `()`."""
+        mean, std = self.columns.moments()
+        found = {"mean": torch.from_numpy(mean), "std": torch.from_numpy(std)}
+        if self.task == "regression":
+            y = self._labels(self._parts["train"])
+            y = y if self.is_streamed else y[self.splits["train"].indices]
+            found["target_mean"], found["target_std"] = moments(y)
+        return found
+
+    def setup(self, stage: str) -> None:
+        """Read and divide the table, and say before training what is learned from what."""
+        super().setup(stage)
+        if stage == "fit":
+            self._trained_on = self._files.fingerprint
+            if self.trainer is None or self.trainer.is_global_zero:
+                print(self.describe())
+
+    def describe(self) -> str:
+        """Lay out what the columns are, in a short table, and what the task is, in one line."""
+        from datamodules.columns import describe
+
+        rows = None if self.is_streamed else self.splits["train"].indices.numpy()
+        sample = self._parts["train"].table
+        text = describe(self.columns, sample, rows)
+        if self.is_streamed:
+            text += f"\nfitted on {len(sample):,} random training rows, as the table is streamed"
+        if self.class_names is None:
+            return f"{text}\n{self.target_column} is predicted as a number (regression; --data.task overrules)"
+        names = ", ".join(self.class_names[:8]) + (", ..." if len(self.class_names) > 8 else "")
+        return f"{text}\n{self.target_column} is predicted as one of {names} ({self.task}; --data.task overrules)"
+
+    # What is not divided: tables to predict, or to test a trained model on
+
+    @property
+    def _is_new(self) -> bool:
+        """Whether a model was trained on another table than this."""
+        return self._trained_on is not None and self._trained_on != self._files.fingerprint
+
+    def _loader(self, stage: Stage, shuffle: bool | None = None) -> list[DataLoader[Any]]:
+        if stage == "train" or not self._is_new:
+            if not self.is_streamed:
+                return super()._loader(stage, shuffle)
+            return [self._make_loader(self.splits[stage])] if stage in self.splits else []
+        print(f"{self.path} is not what the model was trained on: all of its rows are used")
+        if self.is_streamed:
+            table, scanned = self._scans["train"]
+            return [self._make_loader(self._stream(table, stage, self._files, scanned.counts.sum(0)))]
+        part = self._labelled(self._files)
+        return [self._in_order(Samples(self._encode(part), self._labels(part)))]
+
+    def predict_dataloader(self) -> list[DataLoader[Any]]:
+        """All rows of the table in their order, whether they have a target or not."""
+        known = {column.name for column in self.columns.columns}
+        extra = [name for name in self._files.names if name not in known]
+        if extra:
+            print(f"{self.path}: columns that the model does not know are ignored: {', '.join(extra)}")
+        if self.is_streamed:
+            table = self._row_groups(self._files)
+            return [self._make_loader(self._stream(table, "test", self._files, labelled=False))]
+        return [self._in_order(Inputs(self._encode(self._whole)))]
+
+    def _in_order(self, dataset: Samples | Inputs) -> DataLoader[Any]:
+        return self._make_loader(
+            dataset, BatchSampler(torch.arange(len(dataset)), EVALUATION_BATCHES * self.batch_size)
+        )
+
+    @cached_property
+    def _whole(self) -> "Part":
+        return Part(self._files, self._files.read())
+
+    def row_keys(self) -> dict[str, Iterator[Any]]:
+        """The key of every predicted row, in their order, under the name of the key column."""
+        from datamodules.streaming import values
+
+        name = self.key_column
+        if name is None or name not in self._files.names:
+            return {}
+        if self.is_streamed:
+            return {name: values(self._row_groups(self._files), name)}
+        return {name: iter(self._whole.table[name].to_pylist())}
+
+    def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # a mapping, or anything that NumPy can read
+        """Turn one row into what a batch holds of it.
+
+        Args:
+            raw: A value for each column that is learned from, by name; one that is None, or not there, is missing. Or
+                numbers that are encoded already.
+
+        Returns:
+            Shape `(F,)`.
+
+        Raises:
+            DataError: If a value is not of its column's kind.
+        """
+        if not isinstance(raw, Mapping):
+            return super().encode(raw)
+        import pyarrow as pa
+
+        names = [column.name for column in (*self.columns.numbers, *self.columns.categories)]
+        table = pa.table({name: pa.chunked_array([pa.array([raw.get(name)])]) for name in names})
+        return torch.from_numpy(self.columns.encode(table, lambda _, name: f"{name} {raw.get(name)!r}", "the row"))[0]
+
+    # What a checkpoint keeps
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the position in the epoch: all that was fitted, as primitives."""
+        return {
+            **super().state_dict(),
+            "columns": self.columns.to_state(),
+            "target": self.target_column,
+            "key_column": self.key_column,
+            "task": self.task,
+            "trained_on": self._trained_on,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what was fitted, before anything is inferred from this table."""
+        from datamodules.columns import Columns
+
+        for name in ("splits", "_files", "_sources", "_parts", "_scans", "_target", "target_column"):
+            self.__dict__.pop(name, None)
+        super().load_state_dict(state_dict)
+        self._columns = Columns.from_state(state_dict["columns"])
+        self._trained_on = state_dict["trained_on"]
+        self.task = state_dict["task"]
+        self.target = self.target or state_dict["target"]
+        self.key_column = self.key_column or state_dict["key_column"]
+
+
+@dataclass
+class Part:
+    """A table that was read.
+
+    Args:
+        files: Where from.
+        table: The rows.
+        rows: Which rows of the files these are, shape `(n,)`; None for all.
+    """
+
+    files: "TableFiles"
+    table: "pa.Table"
+    rows: Any = None
+
+    def where(self, row: int, column: str) -> str:
+        """Name the place of a value in the files."""
+        return self.files.where(row if self.rows is None else int(self.rows[row]), column)
+
+    def column(self, name: str, flag: str) -> "pa.ChunkedArray":
+        """Give a column that a flag names."""
+        from datamodules.columns import check_names
+
+        check_names([name], self.table.column_names, flag)
+        return self.table[name]

@@ -1,0 +1,68 @@
+"""Category codes, expanded to what a network can weigh."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lit_models.tasks import ModelError
+
+MAX_ONE_HOT = 32  # codes; a category with more gets an embedding
+
+
+def split_features(in_features: int, cat_cardinalities: Sequence[int]) -> int:
+    """Count the plain numbers of a row, which stand before the codes.
+
+    Args:
+        in_features: Numbers in a row, codes included.
+        cat_cardinalities: How many codes each category has.
+
+    Raises:
+        ModelError: If there are more categories than numbers, or one has no code.
+    """
+    if len(cat_cardinalities) > in_features or any(size < 1 for size in cat_cardinalities):
+        raise ModelError(
+            f"--model.cat_cardinalities {list(cat_cardinalities)}: give the size of each category, which are the last "
+            f"of the {in_features} numbers of a row."
+        )
+    return in_features - len(cat_cardinalities)
+
+
+class ExpandCategories(nn.Module):
+    """Turns the codes at the end of a row into one-hot vectors, or into embeddings where there are many codes.
+
+    Code 0, which stands for a value that training did not see, becomes a vector of zeros.
+
+    Args:
+        in_features: Numbers in a row, codes included.
+        cat_cardinalities: How many codes each category has.
+        max_one_hot: A category with more codes than this gets an embedding, of `1.6 * codes**0.56` numbers but at most
+            50, as fastai found to do well.
+    """
+
+    column: Tensor
+    code: Tensor
+
+    def __init__(self, in_features: int, cat_cardinalities: Sequence[int], max_one_hot: float = MAX_ONE_HOT) -> None:
+        super().__init__()
+        self.num_numbers = split_features(in_features, cat_cardinalities)
+        sizes = list(cat_cardinalities)
+        self.embedded = [at for at, size in enumerate(sizes) if size > max_one_hot]
+        dims = [min(50, round(1.6 * sizes[at] ** 0.56)) for at in self.embedded]
+        self.embeddings = nn.ModuleList(nn.Embedding(sizes[at], d) for at, d in zip(self.embedded, dims, strict=True))
+        for embedding in self.embeddings:
+            with torch.no_grad():
+                embedding.weight[0] = 0  # type: ignore[operator]  # torch takes it for a module
+        # Each number of the one-hot vectors is 1 where one column has one code.
+        one_hot = [(at, code) for at, size in enumerate(sizes) if size <= max_one_hot for code in range(1, size)]
+        pairs = torch.tensor(one_hot, dtype=torch.long).view(-1, 2)
+        self.register_buffer("column", pairs[:, 0] + self.num_numbers, persistent=False)
+        self.register_buffer("code", pairs[:, 1].float(), persistent=False)
+        self.out_features = self.num_numbers + len(pairs) + sum(dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Expand rows, `(B, in_features)`, to `(B, out_features)`."""
+        parts = [x[:, : self.num_numbers], (x[:, self.column] == self.code).to(x.dtype)]
+        for at, embedding in zip(self.embedded, self.embeddings, strict=True):
+            parts.append(embedding(x[:, self.num_numbers + at].long()))
+        return torch.cat(parts, dim=1)
