@@ -264,11 +264,7 @@ def numbers(values: pa.ChunkedArray, name: str, where: Where, remedy: str = "") 
         except pa.ArrowInvalid as error:
             wrong = pc.invert(pc.match_substring_regex(values, NUMBER))
             row = pc.index(pc.fill_null(wrong, False), True).as_py()
-            raise DataError(
-                f"{where(max(row, 0), name)} is no number; mend it, call it missing (--data.missing_values), or "
-                + (remedy or f"take the column for categories (--data.categorical [{name}])")
-                + "."
-            ) from error
+            raise DataError(not_a_number(where(max(row, 0), name), name, remedy)) from error
     elif pa.types.is_temporal(kind):
         days = values.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy(zero_copy_only=False)
         x = np.asarray(days / 86_400e6, np.float32)
@@ -284,6 +280,12 @@ def numbers(values: pa.ChunkedArray, name: str, where: Where, remedy: str = "") 
             "missing (--data.missing_values)."
         )
     return x
+
+
+def not_a_number(place: str, name: str, remedy: str = "") -> str:
+    """Say that a value is text in a column of numbers, and what can be done."""
+    remedy = remedy or f"take the column for categories (--data.categorical [{name}])"
+    return f"{place} is no number; mend it, call it missing (--data.missing_values), or {remedy}."
 
 
 def texts(values: pa.ChunkedArray, name: str, where: Where) -> tuple[list[str | None], NDArray[np.int64]]:
@@ -343,7 +345,8 @@ def check_names(wanted: Sequence[str], found: Sequence[str], source: str) -> Non
     """
     for name in wanted:
         if name not in found:
-            close = difflib.get_close_matches(name, found, n=1)
+            close = [other for other in found if other.lower() == name.lower()]
+            close = close or difflib.get_close_matches(name, found, n=1)
             raise DataError(
                 f"{source}: there is no column {name!r}"
                 + (f"; did you mean {close[0]!r}?" if close else f", only {', '.join(found[:12])}.")

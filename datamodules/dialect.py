@@ -67,17 +67,16 @@ def complete(file: Path, given: Dialect) -> Dialect:
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise _damaged(file) from error
     encoding = given.encoding or _encoding(sample)
+    if encoding == "utf-8-sig" and _is_binary(sample):
+        line = sample[: max(sample.find(b"\0"), 0)].count(b"\n") + 1
+        what = f"a NUL byte in line {line}" if b"\0" in sample else "control characters"
+        raise DataError(f"{file}: this is no text table ({what}); give a CSV, TSV or Parquet file.")
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(sample)
     except LookupError as error:
         raise DataError(f"--data.encoding {encoding}: Python knows no such encoding.") from error
     except UnicodeDecodeError as error:
         raise _wrong_encoding(file, encoding, sample[: error.start].count(b"\n") + 1, error) from error
-    strange = sum(char < " " and char not in "\t\r\n\f" for char in text[:4096])
-    if strange > 1 or "\0" in text:
-        line = text[: max(text.find("\0"), 0)].count("\n") + 1
-        what = f"a NUL byte in line {line}" if "\0" in text else "control characters"
-        raise DataError(f"{file}: this is no text table ({what}); give a CSV, TSV or Parquet file.")
     if not text.strip():
         raise DataError(f"{file}: the file is empty.")
     lines = text.splitlines(keepends=True)
@@ -112,6 +111,10 @@ def _wrong_encoding(file: Path, encoding: str, line: int, error: UnicodeDecodeEr
 
 def _encoding(sample: bytes) -> str:
     return "utf-16" if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+
+
+def _is_binary(sample: bytes) -> bool:
+    return b"\0" in sample or len(re.findall(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]", sample[:4096])) > 1
 
 
 def _quote(text: str) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from datamodules.columns import Columns, Where, encode_target, is_missing, numbers, texts
+from datamodules.columns import (
+    MOSTLY,
+    NUMBER,
+    Columns,
+    Where,
+    encode_target,
+    is_missing,
+    not_a_number,
+    numbers,
+    texts,
+)
 from datamodules.errors import DataError
 from datamodules.parsing import tidy
 
@@ -122,6 +132,16 @@ def _from(where: Where, start: int, row: int, column: str) -> str:
     return where(start + row, column)
 
 
+def _looks(values: pa.ChunkedArray, start: int) -> tuple[int, int, int | None]:
+    """Count the values of a column that look like numbers, and all; and name the first row that does not."""
+    present = len(values) - values.null_count
+    if not pa.types.is_string(values.type):
+        return present, present, None
+    fits = np.asarray(pc.fill_null(pc.match_substring_regex(values, NUMBER), True))
+    row = None if fits.all() else start + int(fits.argmin())
+    return int(fits.sum()) - values.null_count, present, row
+
+
 @dataclass
 class Scan:
     """What one pass over a table finds.
@@ -141,7 +161,7 @@ class Scan:
     unlabelled: int
 
 
-def scan(table: RowGroups, target: str, division: Division | None, where: Where) -> Scan:
+def scan(table: RowGroups, target: str, division: Division | None, where: Where, text: Collection[str] = ()) -> Scan:
     """Go through a table once: count, collect the labels, look for what is no number, and draw a sample.
 
     Args:
@@ -149,10 +169,12 @@ def scan(table: RowGroups, target: str, division: Division | None, where: Where)
         target: Name of its target.
         division: How its rows are divided; None if all are one split, the first.
         where: Names the place of a value, for messages.
+        text: Columns that may have text among their numbers.
 
     Raises:
-        DataError: If a number is infinite or too large for float32.
+        DataError: If a number is infinite or too large for float32, or a column of numbers has text in it.
     """
+    suspects: dict[str, list[tuple[int, int, int | None]]] = {name: [] for name in table.names if name not in text}
     counts = np.zeros((3, len(table.groups)), np.int64)
     seen: Counter[object] = Counter()
     share = SAMPLE / (4 * len(table.names) * max(1, table.num_rows))
@@ -163,18 +185,27 @@ def scan(table: RowGroups, target: str, division: Division | None, where: Where)
         for name in part.column_names:
             if pa.types.is_floating(part[name].type):
                 numbers(part[name], name, here)
+        for name in list(suspects):
+            suspects[name].append(_looks(part[name], group.start))
+            if suspects[name][-1][0] < MOSTLY / 2 * suspects[name][-1][1]:
+                del suspects[name]  # text, beyond doubt
         missing = is_missing(part[target])
         unlabelled += int(missing.sum())
         stages = division.stages(part, group.start, here) if division else np.zeros(len(part), np.int8)
         stages[missing] = -1
         counts[:, at] = [(stages == stage).sum() for stage in STAGES.values()]
         if len(seen) <= LABELS:
-            found = pc.value_counts(part[target].filter(pa.array(~missing)))
-            seen.update(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
+            met = pc.value_counts(part[target].filter(pa.array(~missing)))
+            seen.update(dict(zip(met.field("values").to_pylist(), met.field("counts").to_pylist(), strict=True)))
         drawn = _uniform(np.arange(group.start, group.start + group.size, dtype=np.uint64), 2**31) < share
         chosen = (drawn & (stages == STAGES["train"])).nonzero()[0]
         samples.append(part.take(chosen))
         rows.append(chosen + group.start)
+    for name, found in suspects.items():
+        fits, size = (sum(column) for column in zip(*(look[:2] for look in found), strict=True))
+        row = next((row for _, _, row in found if row is not None), None)
+        if row is not None and fits >= MOSTLY * size:
+            raise DataError(not_a_number(where(row, name), name))
     labels = None
     if len(seen) <= LABELS:
         values = [value for value, count in seen.items() for _ in range(min(count, 2))]

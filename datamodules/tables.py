@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datamodules.columns import not_a_number
 from datamodules.dialect import MISSING, Dialect, check_rows, complete, header, is_number, magic, rows
 from datamodules.errors import DataError
 from datamodules.parsing import BLOCK, batches, column_types, join, parse
@@ -155,10 +156,7 @@ class TableFiles:
             at = self._header(file)[0].index(name)
             for line, cells in rows(file, self.dialect):
                 if cells[at] not in known and not is_number(cells[at], str(self.dialect.decimal)):
-                    return DataError(
-                        f"{file}, line {line}: '{cells[at]}' in column {name} is no number; mend it, call it missing "
-                        f"(--data.missing_values), or take the column for categories (--data.categorical [{name}])."
-                    )
+                    return DataError(not_a_number(f"{file}, line {line}: '{cells[at]}' in column {name}", name))
         return DataError(f"{self.files[0]}: column {name} has text among its numbers.")
 
     def _explain(self, error: Exception) -> DataError:

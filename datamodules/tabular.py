@@ -299,7 +299,8 @@ class CSVDataModule(DataModule):
             table = self._row_groups(files)
             names = [self.target_column, *([self.group_column] if self.group_column and stage == "train" else [])]
             check_names(names, table.names, str(files.files[0]))
-            scanned = scan(table, self.target_column, self._division if stage == "train" else None, files.where)
+            division = self._division if stage == "train" else None
+            scanned = scan(table, self.target_column, division, files.where, self._text_columns)
             self._say_unlabelled(files, scanned.unlabelled, table.num_rows)
             found[stage] = (table, scanned)
         return found
@@ -307,7 +308,11 @@ class CSVDataModule(DataModule):
     def _row_groups(self, files: "TableFiles") -> "RowGroups":
         from datamodules.streaming import RowGroups
 
-        return RowGroups(files.as_parquet([name for name, kind in self.kinds.items() if kind == "category"]))
+        return RowGroups(files.as_parquet(self._text_columns))
+
+    @property
+    def _text_columns(self) -> list[str]:
+        return [name for name, kind in self.kinds.items() if kind == "category"]
 
     @property
     def _division(self) -> "Division":
