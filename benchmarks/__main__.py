@@ -4,15 +4,17 @@ import argparse
 
 import torch
 
-from benchmarks import data_path, start_up, training_step
+from benchmarks import data_path, parsing, start_up, streaming, tables, training_step
 from messages import be_quiet
+
+NAMES = ["data_path", "training_step", "start_up", "parsing", "streaming", "tables"]
 
 
 def main() -> None:
     """Run the benchmarks that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--data_dir", default="data", help="folder with MNIST; what is missing is downloaded")
-    parser.add_argument("--only", choices=["data_path", "training_step", "start_up"], help="one of the tables")
+    parser.add_argument("--data_dir", default="data", help="folder with MNIST, and with tabular/*.csv")
+    parser.add_argument("--only", choices=NAMES, help="one of the tables")
     args = parser.parse_args()
     be_quiet()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
@@ -22,6 +24,12 @@ def main() -> None:
         training_step.run(args.data_dir)
     if args.only in (None, "start_up"):
         start_up.run()
+    if args.only in (None, "parsing"):
+        parsing.run()
+    if args.only in (None, "streaming"):
+        streaming.run()
+    if args.only in (None, "tables"):
+        tables.run(args.data_dir)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ Where = Callable[[int, str], str]  # names the place of a value, from its row an
 
 MOSTLY = 0.9  # a text column with this share of numbers is one of numbers, with text that does not belong there
 HALF = 0.5  # a text column of which fewer rows repeat a value than this is no category
-MIN_COUNT = 2  # a category that was seen in fewer training rows counts as unseen
+MIN_COUNT = 5  # a category in fewer training rows counts as unseen; in small tables, in fewer than 1 % of them
 MAX_CATEGORIES = 1000  # of one column, the most frequent ones
 MAX_CLASSES = 20  # integers with more values than this are a regression's target
 SAMPLE = 100_000  # rows of which medians and quantiles are taken, where there are more
@@ -193,38 +193,42 @@ def _fit_one(
         return column
     if kind == "category":
         labels, index = texts(values, name, where)
-        index = index if rows is None else index[rows]
-        counts = dict(zip(labels, np.bincount(index, minlength=len(labels)).tolist(), strict=True))
-        seen = {label: count for label, count in counts.items() if count}
-        column.missing = seen.get(None, 0)
-        often = sorted(
-            (label for label in seen if label is not None and seen[label] >= MIN_COUNT), key=lambda v: -seen[v]
-        )
-        column.categories = [*([None] if None in seen else []), *sorted(often[:MAX_CATEGORIES], key=natural)]
-        if not seen.keys() - {None}:
-            column.role = "left out: empty"
-        elif len(seen) == 1:
-            column.role = "left out: constant"
-        elif not asked and column.missing + sum(seen[label] for label in often) < HALF * len(index):
-            column.role = "left out: most values are the only ones of their kind"
-        return column
-    x = numbers(values, name, where)
-    x = x if rows is None else x[rows]
+        _fit_category(column, labels, index if rows is None else index[rows], asked)
+    else:
+        x = numbers(values, name, where)
+        _fit_number(column, x if rows is None else x[rows])
+    return column
+
+
+def _fit_category(column: Column, labels: list[str | None], index: NDArray[np.int64], asked: bool) -> None:
+    counts = np.bincount(index, minlength=len(labels)).tolist()
+    seen = {label: count for label, count in zip(labels, counts, strict=True) if count}
+    column.missing = seen.pop(None, 0)
+    enough = max(2, min(MIN_COUNT, len(index) // 100))
+    often = sorted((label for label in seen if label is not None and seen[label] >= enough), key=lambda v: -seen[v])
+    often = often[:MAX_CATEGORIES]
+    column.categories = [*([None] if column.missing else []), *sorted(often, key=natural)]
+    if not seen:
+        column.role = "left out: empty"
+    elif len(seen) == 1 and not column.missing:
+        column.role = "left out: constant"
+    elif not asked and column.missing + sum(seen[label] for label in often) < HALF * len(index):
+        column.role = "left out: most values are rare"
+
+
+def _fit_number(column: Column, x: NDArray[np.float32]) -> None:
     gaps = np.isnan(x)
     column.missing = int(gaps.sum())
     if column.missing == len(x):
         column.role = "left out: empty"
-        return column
-    if column.missing:
-        column.median = float(np.median(thin(x[~gaps])))
-        x = np.where(gaps, np.float32(column.median), x)
-    else:
-        column.median = float(np.median(thin(x)))
+        return
+    known = x[~gaps] if column.missing else x
+    column.median = float(np.median(thin(known)))
+    x = np.where(gaps, np.float32(column.median), x) if column.missing else x
     column.mean, std = float(x.mean(dtype=np.float64)), float(x.std(dtype=np.float64))
     column.std = std if std > 0 else 1.0
     if std == 0 and not column.missing:
         column.role = "left out: constant"
-    return column
 
 
 def _kind(values: pa.ChunkedArray, name: str, where: Where) -> Kind | None:
