@@ -30,6 +30,20 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         return self.x.index_select(0, indices), self.y.index_select(0, indices)
 
 
+class Inputs(Dataset[Tensor]):
+    """Inputs without targets, `(N, F)`."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """Take a whole batch, `indices` of shape `(B,)`."""
+        return self.x.index_select(0, indices)
+
+
 class Split(NamedTuple):
     """Some of the samples: `indices` into `samples`."""
 

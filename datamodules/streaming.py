@@ -400,7 +400,7 @@ def _taken(lengths: list[int], start: int) -> list[int]:
     return taken
 
 
-def values(table: RowGroups, name: str) -> Iterator[object]:
+def values_of(table: RowGroups, name: str) -> Iterator[object]:
     """Go through the values of one column."""
     for group in table.groups:
         yield from table.read(group, [name])[name].to_pylist()

@@ -1,6 +1,7 @@
 """Tables on disk: found, recognised by their content, parsed once, and kept as columns."""
 
 import contextlib
+import difflib
 import glob
 import hashlib
 import os
@@ -8,14 +9,18 @@ import re
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from numpy.typing import NDArray
 
-from datamodules.columns import not_a_number
+from datamodules.columns import check_names, not_a_number
 from datamodules.dialect import MISSING, Dialect, check_rows, complete, header, is_number, magic, rows
 from datamodules.errors import DataError
 from datamodules.parsing import BLOCK, batches, column_types, join, parse
@@ -75,7 +80,8 @@ class TableFiles:
             digests = [_digest(file) for file in self.files]
         except OSError as error:
             raise DataError(f"{self.flag}: {error.filename} cannot be read ({error.strerror}).") from error
-        return hashlib.sha256(repr((FORMAT, self.given, digests)).encode()).hexdigest()
+        names = None if self.is_parquet else self.names  # without a header, they depend on what is expected
+        return hashlib.sha256(repr((FORMAT, self.given, names, digests)).encode()).hexdigest()
 
     @property
     def cached(self) -> Path:
@@ -101,7 +107,7 @@ class TableFiles:
         if self.is_parquet:
             parts = [_parquet(file).read() for file in self.files]
             return join(parts, self.files).combine_chunks()
-        if self.cached.is_file():
+        with contextlib.suppress(OSError, pa.ArrowInvalid):  # not there, or damaged
             table: pa.Table = pq.read_table(self.cached, memory_map=True)
             return table
         self._parsed = join([parse(file, self.dialect, *self._header(file)) for file in self.files], self.files)
@@ -125,7 +131,8 @@ class TableFiles:
         if self.is_parquet:
             return self.files
         if not self.cached.is_file():
-            print(f"{self.files[0]}: {self.size / 1e6:,.0f} MB are converted to Parquet once, in {self.cache_dir}")
+            size = f"{self.size / 1e6:,.0f} MB"
+            rank_zero_only(print)(f"{self.files[0]}: {size} are converted to Parquet once, in {self.cache_dir}")
             self._convert(text)
         return [self.cached]
 
@@ -215,6 +222,30 @@ class TableFiles:
         raise IndexError(row)
 
 
+@dataclass
+class Part:
+    """A table that was read.
+
+    Args:
+        files: Where from.
+        table: The rows.
+        rows: Which rows of the files these are, shape `(n,)`; None for all.
+    """
+
+    files: TableFiles
+    table: pa.Table
+    rows: NDArray[np.int64] | None = None
+
+    def where(self, row: int, column: str) -> str:
+        """Name the place of a value in the files."""
+        return self.files.where(row if self.rows is None else int(self.rows[row]), column)
+
+    def column(self, name: str, flag: str) -> pa.ChunkedArray:
+        """Give a column that a flag names."""
+        check_names([name], self.table.column_names, flag)
+        return self.table[name]
+
+
 def _find(path: str, flag: str) -> list[Path]:
     given = Path(path).expanduser()
     if given.is_dir():
@@ -226,7 +257,13 @@ def _find(path: str, flag: str) -> list[Path]:
         if not files:
             raise DataError(f"{flag} {path}: no file matches.")
     else:
-        given.stat()  # for its error, if we may not look
+        try:
+            given.stat()
+        except FileNotFoundError as error:
+            names = [file.name for file in given.parent.iterdir()] if given.parent.is_dir() else []
+            close = difflib.get_close_matches(given.name, names, n=1)
+            hint = f"; did you mean {given.parent / close[0]}?" if close else "."
+            raise DataError(f"{flag} {path}: there is no such file{hint}") from error
         files = [given]
     return files
 

@@ -3,27 +3,43 @@
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from datamodules.base import EVALUATION_BATCHES, DataModule, Stage, TaskName, moments
-from datamodules.batches import BatchSampler, Samples, Split
+from datamodules.batches import BatchSampler, Inputs, Samples, Split
+from datamodules.columns import (
+    Columns,
+    Kind,
+    check_names,
+    describe,
+    encode_target,
+    fit,
+    infer_target,
+    is_missing,
+    sort_key,
+    texts,
+)
+from datamodules.dialect import Dialect
 from datamodules.errors import DataError
 from datamodules.splits import holdout_groups, holdout_last, kfold_groups
+from datamodules.streaming import Division, RowGroups, Scan, TableStream, scan, values_of
+from datamodules.tables import Part, TableFiles
 
-if TYPE_CHECKING:  # Arrow, which only those who have a table need wait for, is imported where it is used
-    import pyarrow as pa
-
-    from datamodules.columns import Columns, Kind
-    from datamodules.streaming import Division, RowGroups, Scan, TableStream
-    from datamodules.tables import TableFiles
-
+SMALLEST_BATCH, LARGEST_BATCH = 32, 1024  # rows, unless --data.batch_size says otherwise
+LAZY = ("_files", "_sources", "_parts", "_scans", "_target", "_groups", "_times", "_whole", "_samples", "_inputs")
 PACKED = 5  # times as much as a gzip file holds, about, is in it
+
+
+say = rank_zero_only(print)
 
 
 def physical_memory() -> float:
@@ -32,20 +48,6 @@ def physical_memory() -> float:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):
         return math.inf
-
-
-class Inputs(Dataset[Tensor]):
-    """Inputs without targets, `(N, F)`."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.x = x
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, indices: Tensor) -> Tensor:
-        """Take a whole batch, `indices` of shape `(B,)`."""
-        return self.x.index_select(0, indices)
 
 
 class CSVDataModule(DataModule):
@@ -83,6 +85,8 @@ class CSVDataModule(DataModule):
             if it is larger than a quarter of the memory. Rows are then divided by a hash of their number (or group),
             columns are fitted on a random sample of the training rows, and neither `balance` nor `time_column` can be.
         cache_dir: Where parsed tables are kept; the folder can be deleted at any time.
+        batch_size: Rows in a training batch; by default a power of two near a two-hundredth of the training rows, from
+            32 to 1024.
         kwargs: Options of `DataModule`.
 
     Raises:
@@ -113,9 +117,11 @@ class CSVDataModule(DataModule):
         missing_values: Sequence[str] = (),
         streaming: bool | None = None,
         cache_dir: str = "~/.cache/kindling",
+        batch_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(batch_size=LARGEST_BATCH if batch_size is None else batch_size, **kwargs)
+        self._choose_batch_size = batch_size is None
         self.path, self.val_path, self.test_path = path, val_path, test_path
         self.target, self.key_column = target, key_column
         self.group_column, self.time_column, self.stratify = group_column, time_column, stratify
@@ -161,7 +167,7 @@ class CSVDataModule(DataModule):
         return self.columns.cardinalities
 
     @property
-    def columns(self) -> "Columns":
+    def columns(self) -> Columns:
         """What was fitted on the training rows, or came with a checkpoint."""
         if self._columns is None:
             _ = self.splits
@@ -171,8 +177,6 @@ class CSVDataModule(DataModule):
     @cached_property
     def target_column(self) -> str:
         """The name of the column to predict."""
-        from datamodules.columns import check_names
-
         names = self._files.names
         target = self.target or names[-1]
         check_names([target], names, f"--data.target {target}: {self.path}")
@@ -182,8 +186,6 @@ class CSVDataModule(DataModule):
 
     @cached_property
     def _target(self) -> tuple[TaskName, list[str] | None]:
-        from datamodules.columns import infer_target
-
         part = self._parts["train"]
         labels = self._scans["train"][1].labels if self.is_streamed else None
         values = part.table[self.target_column] if labels is None else labels
@@ -192,13 +194,10 @@ class CSVDataModule(DataModule):
     # From files to samples
 
     @cached_property
-    def _files(self) -> "TableFiles":
+    def _files(self) -> TableFiles:
         return self._open(self.path, "--data.path")
 
-    def _open(self, path: str, flag: str) -> "TableFiles":
-        from datamodules.dialect import Dialect
-        from datamodules.tables import TableFiles
-
+    def _open(self, path: str, flag: str) -> TableFiles:
         names = None if self._columns is None else [column.name for column in self._columns.columns]
         return TableFiles(path, Dialect(*self._dialect), self.cache_dir, flag, names)
 
@@ -210,13 +209,13 @@ class CSVDataModule(DataModule):
         return self._files.size * (PACKED if self._files.is_packed else 1) > physical_memory() / 4
 
     @cached_property
-    def _sources(self) -> "dict[Stage, TableFiles]":
+    def _sources(self) -> dict[Stage, TableFiles]:
         paths: dict[Stage, str | None] = {"val": self.val_path, "test": self.test_path}
         others = {stage: self._open(path, f"--data.{stage}_path") for stage, path in paths.items() if path is not None}
         return {"train": self._files, **others}
 
     @cached_property
-    def _parts(self) -> "dict[Stage, Part]":
+    def _parts(self) -> dict[Stage, Part]:
         """The rows that have a target; of a streamed table, a sample of those to train on."""
         if self.is_streamed:
             return {
@@ -224,10 +223,8 @@ class CSVDataModule(DataModule):
             }
         return {stage: self._labelled(files) for stage, files in self._sources.items()}
 
-    def _labelled(self, files: "TableFiles") -> "Part":
+    def _labelled(self, files: TableFiles) -> Part:
         """Read the rows that have a target."""
-        from datamodules.columns import check_names, is_missing
-
         table = files.read()
         check_names([self.target_column], table.column_names, f"{files.files[0]}")
         missing = is_missing(table[self.target_column])
@@ -237,19 +234,17 @@ class CSVDataModule(DataModule):
         rows = (~missing).nonzero()[0]
         return Part(files, table.take(rows), rows)
 
-    def _say_unlabelled(self, files: "TableFiles", count: int, size: int) -> None:
+    def _say_unlabelled(self, files: TableFiles, count: int, size: int) -> None:
         if count == size:
             raise DataError(f"{files.files[0]}: no row has a value in the target column {self.target_column!r}.")
         if count:
-            print(f"{files.files[0]}: {count:,} rows without a value of {self.target_column} are left out")
+            say(f"{files.files[0]}: {count:,} rows without a value of {self.target_column} are left out")
 
     def load(self) -> dict[Stage, Samples]:
         """Read the targets; the inputs follow once the training rows are known."""
         return {stage: Samples(torch.empty(0), self._labels(part)) for stage, part in self._parts.items()}
 
-    def _labels(self, part: "Part") -> Tensor:
-        from datamodules.columns import encode_target
-
+    def _labels(self, part: Part) -> Tensor:
         y = encode_target(part.table[self.target_column], self.target_column, self.class_names, part.where)
         return torch.from_numpy(y)
 
@@ -260,6 +255,7 @@ class CSVDataModule(DataModule):
             part = self._parts["train"]
             self._columns = self._fit(part.table, splits["train"].indices.numpy(), part)
             self._trained_on = self._files.fingerprint
+        self._fit_batch_size(splits["train"].size)
         for stage, part in self._parts.items():
             given[stage].x = self._encode(part)
             part.files.keep()
@@ -274,6 +270,7 @@ class CSVDataModule(DataModule):
             part = self._parts["train"]
             self._columns = self._fit(part.table, None, part)
             self._trained_on = self._files.fingerprint
+        self._fit_batch_size(int(self._scans["train"][1].counts[0].sum()))
         found: dict[Stage, Any] = {}
         for given, (table, scanned) in self._scans.items():
             stages: tuple[Stage, ...] = ("train", "val", "test") if given == "train" else (given,)
@@ -286,11 +283,8 @@ class CSVDataModule(DataModule):
         return found
 
     @cached_property
-    def _scans(self) -> "dict[Stage, tuple[RowGroups, Scan]]":
+    def _scans(self) -> dict[Stage, tuple[RowGroups, Scan]]:
         """What one pass over each streamed table finds."""
-        from datamodules.columns import check_names
-        from datamodules.streaming import scan
-
         for name, value in {"balance": self.balance != "none", "time_column": self.time_column}.items():
             if value:
                 raise DataError(f"--data.{name}: a streamed table cannot be taken so; give --data.streaming false.")
@@ -305,9 +299,7 @@ class CSVDataModule(DataModule):
             found[stage] = (table, scanned)
         return found
 
-    def _row_groups(self, files: "TableFiles") -> "RowGroups":
-        from datamodules.streaming import RowGroups
-
+    def _row_groups(self, files: TableFiles) -> RowGroups:
         return RowGroups(files.as_parquet(self._text_columns))
 
     @property
@@ -315,9 +307,7 @@ class CSVDataModule(DataModule):
         return [name for name, kind in self.kinds.items() if kind == "category"]
 
     @property
-    def _division(self) -> "Division":
-        from datamodules.streaming import Division
-
+    def _division(self) -> Division:
         return Division(
             self.seed,
             0.0 if self.test_path else self.test_fraction,
@@ -330,15 +320,13 @@ class CSVDataModule(DataModule):
 
     def _stream(
         self,
-        table: "RowGroups",
+        table: RowGroups,
         stage: Stage,
-        files: "TableFiles",
-        counts: Any = None,  # noqa: ANN401  # an array
-        division: "Division | None" = None,
+        files: TableFiles,
+        counts: NDArray[np.int64] | None = None,
+        division: Division | None = None,
         labelled: bool = True,
-    ) -> "TableStream":
-        from datamodules.streaming import TableStream
-
+    ) -> TableStream:
         return TableStream(
             table,
             self.columns,
@@ -353,9 +341,7 @@ class CSVDataModule(DataModule):
             files.where,
         )
 
-    def _fit(self, table: "pa.Table", rows: Any, part: "Part") -> "Columns":  # noqa: ANN401  # an array, or None
-        from datamodules.columns import check_names, fit
-
+    def _fit(self, table: pa.Table, rows: NDArray[np.int64] | None, part: Part) -> Columns:
         wanted = {
             "numeric": [name for name, kind in self.kinds.items() if kind == "number"],
             "categorical": [name for name, kind in self.kinds.items() if kind == "category"],
@@ -379,7 +365,12 @@ class CSVDataModule(DataModule):
             self.key_column = next((column.name for column in found.columns if column.is_identifier), None)
         return found
 
-    def _encode(self, part: "Part") -> Tensor:
+    def _fit_batch_size(self, rows: int) -> None:
+        if self._choose_batch_size:
+            near = 2 ** round(math.log2(max(1, rows / 200)))
+            self.batch_size = min(max(near, SMALLEST_BATCH), LARGEST_BATCH)
+
+    def _encode(self, part: Part) -> Tensor:
         return torch.from_numpy(self.columns.encode(part.table, part.where, str(part.files.files[0])))
 
     def hold_out(self, indices: Tensor, fraction: float, labels: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -408,15 +399,11 @@ class CSVDataModule(DataModule):
 
     @cached_property
     def _groups(self) -> Tensor:
-        from datamodules.columns import texts
-
         part, name = self._parts["train"], str(self.group_column)
         return torch.from_numpy(texts(part.column(name, "--data.group_column"), name, part.where)[1])
 
     @cached_property
     def _times(self) -> Tensor:
-        from datamodules.columns import sort_key
-
         part, name = self._parts["train"], str(self.time_column)
         return torch.from_numpy(sort_key(part.column(name, "--data.time_column"), name, part.where))
 
@@ -436,22 +423,20 @@ class CSVDataModule(DataModule):
         super().setup(stage)
         if stage == "fit":
             self._trained_on = self._files.fingerprint
-            if self.trainer is None or self.trainer.is_global_zero:
-                print(self.describe())
+            say(self.describe())
 
     def describe(self) -> str:
         """Lay out what the columns are, in a short table, and what the task is, in one line."""
-        from datamodules.columns import describe
-
         rows = None if self.is_streamed else self.splits["train"].indices.numpy()
         sample = self._parts["train"].table
         text = describe(self.columns, sample, rows)
         if self.is_streamed:
             text += f"\nfitted on {len(sample):,} random training rows, as the table is streamed"
-        if self.class_names is None:
-            return f"{text}\n{self.target_column} is predicted as a number (regression; --data.task overrules)"
-        names = ", ".join(self.class_names[:8]) + (", ..." if len(self.class_names) > 8 else "")
-        return f"{text}\n{self.target_column} is predicted as one of {names} ({self.task}; --data.task overrules)"
+        what = "a number"
+        if self.class_names is not None:
+            what = f"one of {', '.join(self.class_names[:8])}{', ...' if len(self.class_names) > 8 else ''}"
+        how = f"{self.task}; --data.task overrules" if self._task is None else self.task
+        return f"{text}\n{self.target_column} is predicted as {what} ({how}), in batches of {self.batch_size}"
 
     # What is not divided: tables to predict, or to test a trained model on
 
@@ -461,46 +446,54 @@ class CSVDataModule(DataModule):
         return self._trained_on is not None and self._trained_on != self._files.fingerprint
 
     def _loader(self, stage: Stage, shuffle: bool | None = None) -> list[DataLoader[Any]]:
-        if stage == "train" or not self._is_new:
-            if not self.is_streamed:
-                return super()._loader(stage, shuffle)
-            return [self._make_loader(self.splits[stage])] if stage in self.splits else []
-        print(f"{self.path} is not what the model was trained on: all of its rows are used")
-        if self.is_streamed:
-            table, scanned = self._scans["train"]
-            return [self._make_loader(self._stream(table, stage, self._files, scanned.counts.sum(0)))]
-        part = self._labelled(self._files)
-        return [self._in_order(Samples(self._encode(part), self._labels(part)))]
+        if stage != "train" and self._is_new:
+            return [self._in_order(self._samples)]
+        if not self.is_streamed:
+            return super()._loader(stage, shuffle)
+        return [self._make_loader(self.splits[stage])] if stage in self.splits else []
 
     def predict_dataloader(self) -> list[DataLoader[Any]]:
         """All rows of the table in their order, whether they have a target or not."""
+        return [self._in_order(self._inputs)]
+
+    @cached_property
+    def _samples(self) -> Samples | TableStream:
+        """All rows that have a target."""
+        say(f"{self.path} is not what the model was trained on: all of its rows are used")
+        if self.is_streamed:
+            table, scanned = self._scans["train"]
+            return self._stream(table, "test", self._files, scanned.counts.sum(0))
+        part = self._labelled(self._files)
+        return Samples(self._encode(part), self._labels(part))
+
+    @cached_property
+    def _inputs(self) -> Inputs | TableStream:
+        """All rows, without their targets."""
         known = {column.name for column in self.columns.columns}
         extra = [name for name in self._files.names if name not in known]
         if extra:
-            print(f"{self.path}: columns that the model does not know are ignored: {', '.join(extra)}")
+            say(f"{self.path}: columns that the model does not know are ignored: {', '.join(extra)}")
         if self.is_streamed:
-            table = self._row_groups(self._files)
-            return [self._make_loader(self._stream(table, "test", self._files, labelled=False))]
-        return [self._in_order(Inputs(self._encode(self._whole)))]
+            return self._stream(self._row_groups(self._files), "test", self._files, labelled=False)
+        return Inputs(self._encode(self._whole))
 
-    def _in_order(self, dataset: Samples | Inputs) -> DataLoader[Any]:
-        return self._make_loader(
-            dataset, BatchSampler(torch.arange(len(dataset)), EVALUATION_BATCHES * self.batch_size)
-        )
+    def _in_order(self, dataset: Samples | Inputs | TableStream) -> DataLoader[Any]:
+        if isinstance(dataset, TableStream):
+            return self._make_loader(dataset)
+        order = torch.arange(len(dataset))
+        return self._make_loader(dataset, BatchSampler(order, EVALUATION_BATCHES * self.batch_size))
 
     @cached_property
-    def _whole(self) -> "Part":
+    def _whole(self) -> Part:
         return Part(self._files, self._files.read())
 
     def row_keys(self) -> dict[str, Iterator[Any]]:
         """The key of every predicted row, in their order, under the name of the key column."""
-        from datamodules.streaming import values
-
         name = self.key_column
         if name is None or name not in self._files.names:
             return {}
         if self.is_streamed:
-            return {name: values(self._row_groups(self._files), name)}
+            return {name: values_of(self._row_groups(self._files), name)}
         return {name: iter(self._whole.table[name].to_pylist())}
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # a mapping, or anything that NumPy can read
@@ -518,8 +511,6 @@ class CSVDataModule(DataModule):
         """
         if not isinstance(raw, Mapping):
             return super().encode(raw)
-        import pyarrow as pa
-
         names = [column.name for column in (*self.columns.numbers, *self.columns.categories)]
         table = pa.table({name: pa.chunked_array([pa.array([raw.get(name)])]) for name in names})
         return torch.from_numpy(self.columns.encode(table, lambda _, name: f"{name} {raw.get(name)!r}", "the row"))[0]
@@ -539,9 +530,7 @@ class CSVDataModule(DataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what was fitted, before anything is inferred from this table."""
-        from datamodules.columns import Columns
-
-        for name in ("splits", "_files", "_sources", "_parts", "_scans", "_target", "target_column"):
+        for name in ("splits", "target_column", *LAZY):
             self.__dict__.pop(name, None)
         super().load_state_dict(state_dict)
         self._columns = Columns.from_state(state_dict["columns"])
@@ -549,29 +538,3 @@ class CSVDataModule(DataModule):
         self.task = state_dict["task"]
         self.target = self.target or state_dict["target"]
         self.key_column = self.key_column or state_dict["key_column"]
-
-
-@dataclass
-class Part:
-    """A table that was read.
-
-    Args:
-        files: Where from.
-        table: The rows.
-        rows: Which rows of the files these are, shape `(n,)`; None for all.
-    """
-
-    files: "TableFiles"
-    table: "pa.Table"
-    rows: Any = None
-
-    def where(self, row: int, column: str) -> str:
-        """Name the place of a value in the files."""
-        return self.files.where(row if self.rows is None else int(self.rows[row]), column)
-
-    def column(self, name: str, flag: str) -> "pa.ChunkedArray":
-        """Give a column that a flag names."""
-        from datamodules.columns import check_names
-
-        check_names([name], self.table.column_names, flag)
-        return self.table[name]

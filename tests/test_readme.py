@@ -21,6 +21,7 @@ COMMANDS = [
     if line.startswith("python train.py")
 ]
 CHECKPOINT = "runs/LitMLP-DigitsDataModule/version_0/checkpoints"
+TABLE_CHECKPOINT = CHECKPOINT.replace("Digits", "CSV")
 
 
 def test_the_readme_is_short() -> None:
@@ -30,6 +31,7 @@ def test_the_readme_is_short() -> None:
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_runs(command: list[str], workdir: Path, request: pytest.FixtureRequest) -> None:
     line = " ".join(command)
+    _write_houses(workdir)
     if "--accelerator gpu" in line:
         command = [*command, "--accelerator", "cpu", "--devices", "1", "--precision", "32-true"]
     if ".help" in line:
@@ -39,6 +41,8 @@ def test_every_command_runs(command: list[str], workdir: Path, request: pytest.F
         return
     if CHECKPOINT in line:
         train.main(["--max_epochs", "1"])
+    if TABLE_CHECKPOINT in line:
+        train.main("--data CSVDataModule --data.path houses.csv --data.target price --max_epochs 1".split())
     if "configs/" in line:
         command = [str(ROOT / word) if word.startswith("configs/") else word for word in command]
     if "mnist" in line.lower():
@@ -50,6 +54,13 @@ def test_every_command_runs(command: list[str], workdir: Path, request: pytest.F
     train.main(command)
 
 
+def _write_houses(folder: Path) -> None:
+    """Write the tables that the README speaks of."""
+    rows = [f"{40 + 7 * i % 90},{'abc'[i % 3]},{90 + 3 * i % 77}.5" for i in range(60)]
+    for name in ("houses", "new_houses", "sold_houses"):
+        (folder / f"{name}.csv").write_text("\n".join(["area,city,price", *rows[: 60 if name == "houses" else 9]]))
+
+
 def _python_blocks() -> list[str]:
     return [block for language, block in BLOCKS if language == "python"]
 
@@ -59,6 +70,7 @@ def test_the_notebook_lines_run(workdir: Path, data_dir: str) -> None:
     session = session.replace('MNISTDataModule("data")', f"MNISTDataModule({data_dir!r})")
     # A part of an epoch is enough to see that every line works.
     session = session.replace("max_epochs=1", "max_epochs=1, limit_train_batches=100, logger=False")
+    _write_houses(workdir)
     names: dict[str, object] = {}
     exec(session, names)
     exec(one_liners, names)

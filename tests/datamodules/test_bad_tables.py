@@ -34,7 +34,7 @@ def _line(number: int, text: str) -> str:
     return "".join(lines)
 
 
-BAD = {
+BAD: dict[str, tuple[str | bytes, str, str]] = {
     "empty": ("", "", "bad.csv: the file is empty"),
     "spaces": ("  \n\n", "", "bad.csv: the file is empty"),
     "header only": ("a,b,y\n", "", "bad.csv: there is a header, but no row of data"),
@@ -113,8 +113,11 @@ def test_a_streamed_bad_table_is_one_line_too(mistake: Mistake, workdir: Path, c
     assert not list(workdir.rglob("*.tmp"))
 
 
-def test_no_such_file(refused: Mistake) -> None:
-    assert "--data.path houses.csv: cannot be read (No such file or directory)" in refused("--data.path houses.csv")
+def test_no_such_file(refused: Mistake, workdir: Path) -> None:
+    assert "--data.path houses.csv: there is no such file." in refused("--data.path houses.csv")
+    assert "--data.path a/houses.csv: there is no such file." in refused("--data.path a/houses.csv")
+    (workdir / "house.csv").write_text(GOOD)
+    assert "there is no such file; did you mean house.csv?" in refused("--data.path houses.csv")
 
 
 def test_a_glob_that_matches_nothing(refused: Mistake) -> None:
