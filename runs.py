@@ -37,7 +37,7 @@ def _short(value: float) -> str:
 
 def say_spread(measured: list[dict[str, float]]) -> None:
     """Print the mean over folds of every metric, with its standard deviation."""
-    if is_first_process():
+    if is_first_process() and measured[0]:
         print(f"mean and standard deviation over {len(measured)} folds")
         for name in measured[0]:
             values = [metrics[name] for metrics in measured if name in metrics]

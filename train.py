@@ -31,6 +31,7 @@ from callbacks import (
     log_hyperparameters,
 )
 from datamodules import DataModule
+from links import init_args, link, take_state
 from lit_models import LitModule
 from messages import CROSS_VALIDATE, HELP, SUBCOMMANDS, TRAINER_FLAGS, USAGE, USER_ERRORS, be_quiet, explain, is_mistake
 from runs import (
@@ -49,9 +50,6 @@ MAX_EPOCHS = 30  # unless --max_epochs, --max_steps or --max_time says otherwise
 
 # The loaders that a subcommand uses.
 LOADERS = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
-
-# What the data know and a model may ask for, under the same name; a flag given by hand wins.
-LINKED = ("task", "num_outputs", "in_features", "input_shape", "vocab_size", "cat_cardinalities")
 
 
 class KindlingCLI(LightningCLI):
@@ -127,12 +125,12 @@ class KindlingCLI(LightningCLI):
 
     def _hold_out(self, fold: int) -> None:
         """Take the place of `--data.fold`, and of `--data.num_folds` where it is not given."""
-        init_args = self._config.data.init_args
-        if "fold" not in init_args:
+        options = self._config.data.init_args
+        if "fold" not in options:
             raise ArgumentError(None, f"cross_validate: {self._config.data.class_path} knows no folds.")
-        if "fold" in _init_args(self.given, "data"):
+        if "fold" in init_args(self.given, "data"):
             raise ArgumentError(None, "--data.fold: cross_validate holds out each fold in turn; leave it out.")
-        init_args.fold, init_args.num_folds = fold, init_args.num_folds or NUM_FOLDS
+        options.fold, options.num_folds = fold, options.num_folds or NUM_FOLDS
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: `parse_arguments` did it, where Lightning would let the checkpoint beat explicit flags."""
@@ -140,7 +138,7 @@ class KindlingCLI(LightningCLI):
     def _settle(self, group: str, settings: set[str], args: list[str]) -> None:
         """Let a group that came from a checkpoint give way to the model's own flag; refuse flags that a group hides."""
         own = group.removeprefix("lr_")
-        if group not in self.given and own in _init_args(self.given, "model"):
+        if group not in self.given and own in init_args(self.given, "model"):
             self._config[group] = None
         hidden = [name for name in settings if _value_of(f"--model.{name}", args) is not None]
         if self._config[group] is not None and hidden:
@@ -164,8 +162,9 @@ class KindlingCLI(LightningCLI):
         """Make the data, let them say what the model needs to know, then make the model and the Trainer."""
         config, data = self._config, self._config.data
         self.datamodule = self._instantiate(Namespace(data=data)).data
-        self._take_data_state()
-        self._link()
+        if config.ckpt_path is not None:
+            take_state(self.datamodule, self._saved)
+        link(self.datamodule, config, self.given)
         config.data = None
         self.config_init = Namespace({self.subcommand: self._instantiate(config)})
         config.data = data
@@ -181,24 +180,6 @@ class KindlingCLI(LightningCLI):
             self._add_configure_optimizers_method_to_model(self.subcommand)
         self.trainer = self.instantiate_trainer()
 
-    def _take_data_state(self) -> None:
-        """Give the data what a checkpoint keeps of those it was trained on, before they infer anything themselves."""
-        if self._config.ckpt_path is None or not isinstance(self.datamodule, DataModule):
-            return
-        name = type(self.datamodule).__name__
-        if self._saved.data_class not in (name, ""):
-            raise ArgumentError(
-                None,
-                f"--data {name}: this model was trained on {self._saved.data_class}, whose classes and encoding it "
-                "knows; give data of that class.",
-            )
-        if self._saved.data_state is not None:
-            self.datamodule.load_state_dict(self._saved.data_state)
-        elif self.datamodule.is_fitted_by_state:
-            raise ArgumentError(
-                None, f"--ckpt_path: this checkpoint keeps no encoding, without which {name} cannot feed the model."
-            )
-
     def _instantiate(self, config: Namespace) -> Namespace:
         whole = Namespace({"subcommand": self.subcommand, self.subcommand: config})
         try:
@@ -206,25 +187,6 @@ class KindlingCLI(LightningCLI):
         except ValueError as error:  # jsonargparse wraps what a constructor raises
             raise error.__cause__ or error from None
         return made
-
-    def _link(self) -> None:
-        """Fill in what the data know and nobody gave; what was given, or trained, must agree with the data."""
-        wanted, given = self._config.model.init_args, _init_args(self.given, "model")
-        for name in LINKED:
-            known = getattr(self.datamodule, name, None)
-            if known is None or name not in wanted:
-                continue
-            if name not in given and self._config.ckpt_path is None:
-                wanted[name] = known
-            elif _plain(known) != _plain(wanted[name]):
-                if name == "num_outputs" and wanted[name] > known > 1:
-                    continue  # more classes than there are here may be meant: others will come
-                model, data = self._config.model.class_path.rpartition(".")[2], type(self.datamodule).__name__
-                what, remedy = f"--model.{name} {_plain(wanted[name])}", "leave it out"
-                if name not in given:
-                    what = f"--ckpt_path: this {model} was trained with {name} {_plain(wanted[name])}"
-                    remedy = "give data like those it was trained on, or train anew without --ckpt_path"
-                raise ArgumentError(None, f"{what}, but {data} has {_plain(known)}; {remedy}.")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the Trainer, with a folder for the run and the callbacks of every run."""
@@ -298,15 +260,6 @@ def _value_of(flag: str, args: list[str]) -> str | None:
     return values[-1] if values else None
 
 
-def _init_args(config: Namespace, key: str) -> dict[str, Any]:
-    init_args = (config.get(key) or Namespace()).get("init_args") or Namespace()
-    return dict(vars(init_args))
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401  # whatever links carry
-    return list(value) if isinstance(value, tuple) else value
-
-
 def expand(args: list[str]) -> list[str]:
     """Spell a command line out: the subcommand, which is `fit` if none is given, and `trainer.` in Trainer flags."""
     if not args or args[0].startswith("-"):
@@ -328,7 +281,7 @@ def cross_validate(args: list[str]) -> KindlingCLI:
     while True:
         cli = KindlingCLI(["fit", *args], fold=len(measured))
         # The fold is the test split, or the validation split where the data have a test split of their own.
-        measured.append(cli.summary.summary["test" if cli.datamodule.tests_fold else "best"])
+        measured.append(cli.summary.summary.get("test" if cli.datamodule.tests_fold else "best", {}))
         num_folds = cli.datamodule.num_folds
         if is_first_process():
             print(f"fold {len(measured)} of {num_folds}:", *(f"{k} {v:.4g}" for k, v in measured[-1].items()), sep="  ")

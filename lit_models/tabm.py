@@ -85,7 +85,8 @@ class LitTabM(LitModule):
         dropout: Share of the hidden units that are dropped in training.
         embedding_dim: Size of a number's periodic embedding; 0 for none.
         num_frequencies: Frequencies in a number's embedding.
-        frequency_scale: Standard deviation of the frequencies at the start.
+        frequency_scale: Standard deviation of the frequencies at the start: 0.1 to 0.3 do well on hundreds of rows, 1
+            on tens of thousands.
         lr: Learning rate.
         weight_decay: Weight decay.
         kwargs: Options of `LitModule`.
@@ -101,7 +102,7 @@ class LitTabM(LitModule):
         dropout: float = 0.1,
         embedding_dim: int = 16,
         num_frequencies: int = 48,
-        frequency_scale: float = 1.0,
+        frequency_scale: float = 0.3,
         lr: float = 2e-3,
         weight_decay: float = 3e-4,
         **kwargs: Any,

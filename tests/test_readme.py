@@ -42,7 +42,7 @@ def test_every_command_runs(command: list[str], workdir: Path, request: pytest.F
     if CHECKPOINT in line:
         train.main(["--max_epochs", "1"])
     if TABLE_CHECKPOINT in line:
-        train.main("--data CSVDataModule --data.path houses.csv --data.target price --max_epochs 1".split())
+        train.main(shlex.split("--data CSVDataModule --data.path houses.csv --data.target price --max_epochs 1"))
     if "configs/" in line:
         command = [str(ROOT / word) if word.startswith("configs/") else word for word in command]
     if "mnist" in line.lower():

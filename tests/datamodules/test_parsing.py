@@ -40,12 +40,14 @@ def _parse(file: Path, content: str | bytes, **given: Any) -> pa.Table:
         (["?", "NA", ""], pa.null(), [None] * 3),
     ],
 )
-def test_a_column_has_the_type_of_its_values(file: Path, cells: list[str], kind: pa.DataType, values: list[Any]) -> None:
+def test_a_column_has_the_type_of_its_values(
+    file: Path, cells: list[str], kind: pa.DataType, values: list[Any]
+) -> None:
     column = _parse(file, "c,n\n" + "".join(f"{cell},1\n" for cell in cells))["c"]
     assert column.type == kind
     if pa.types.is_date(kind):
         column = column.cast(pa.int32())  # days since 1970
-    assert column.to_pylist() == pytest.approx(values) if pa.types.is_floating(kind) else values
+    assert column.to_pylist() == (pytest.approx(values) if pa.types.is_floating(kind) else values)
 
 
 def test_a_date_with_a_time_is_a_time(file: Path) -> None:
@@ -74,7 +76,7 @@ def test_other_missing_signs_are_given(file: Path) -> None:
 
 ONE = {"größe": [1, None, -3], "b": [0.5, 1.5, None], "c": ["red, or so", None, "blue"]}
 TEXT = 'größe,b,c\n1,0.5,"red, or so"\n,1.5,NA\n-3,?,blue\n'
-GERMAN = TEXT.replace(",", ";").replace(";", ",", 0).replace("red; or", "red, or").replace(".", ",")
+GERMAN = TEXT.replace(",", ";").replace(".", ",").replace("red;", "red,")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +221,8 @@ def test_a_file_of_other_columns_is_named(second: dict[str, list[Any]]) -> None:
         _join({"a": [1], "b": [2]}, second)
 
 
-def test_numbers_are_text_as_it_was_written_where_another_file_has_text(tmp_path: Path) -> None:
-    first = _parse(tmp_path / "1.csv", "n,a\n1,2.50\n2,3.00\n")
-    second = _parse(tmp_path / "2.csv", "n,a\n1,2.50\n2,word\n")
-    assert len(set(join([first, second], [Path("1.csv"), Path("2.csv")])["a"].to_pylist())) == 3
+def test_a_number_among_text_is_the_same_in_all_files(tmp_path: Path) -> None:
+    files = [tmp_path / "1.csv", tmp_path / "2.csv"]
+    parts = [_parse(files[0], "n,a\n1,2.50\n2,007\n"), _parse(files[1], "n,a\n1,2.50\n2,007\n3,word\n")]
+    column = join(parts, files)["a"].to_pylist()
+    assert column[:2] == column[2:4]
