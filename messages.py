@@ -135,6 +135,7 @@ def be_quiet() -> None:
         "Couldn't infer the batch indices",
         "Could not log computational graph",
         "No seed found",
+        "might cause the trace to be incorrect",  # TensorBoard's graph is only looked at
         "has `__len__` defined",  # a streamed table's length is right
         "JsonargparseDeprecationWarning",
         "parameter was deprecated",  # Lightning's own use of jsonargparse

@@ -24,7 +24,7 @@ MAX_CATEGORIES = 1000  # of one column, the most frequent ones
 MAX_CLASSES = 20  # integers with more values than this are a regression's target
 SAMPLE = 100_000  # rows of which medians and quantiles are taken, where there are more
 IDENTIFIER = re.compile(
-    r"(?:^|[\W_])(?:id|uuid|guid|index|key|rownames|unnamed)(?:[\W_\d]|$)|[a-z](?:Id|ID)$|^(?:Id|ID)$|^column_1$"
+    r"(?i:(?:^|[\W_])(?:id|uuid|guid|index|key|rownames|unnamed)(?:[\W_\d]|$))|[a-z](?:Id|ID)$|^column_1$"
 )
 NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
@@ -133,11 +133,12 @@ class Columns:
         for at, column in enumerate(self.categories, flag):
             labels, index = texts(table[column.name], column.name, where)
             known = [value for value in column.categories if value is not None]
-            numeric = _is_number_type(table[column.name].type) and bool(set(labels) - {None})
-            if numeric and not any(map(_is_number_text, known)):
+            met = [label for label in labels if label is not None]
+            if known and met and all(map(_is_number_text, met)) and not any(map(_is_number_text, known)):
+                row = int((index == labels.index(met[0])).argmax())
                 raise DataError(
-                    f"{where(int((index == 0).argmax()), column.name)}: numbers, where the model learned from text "
-                    f"({', '.join(known[:3])}, ...)."
+                    f"{where(row, column.name)}: numbers, where the model learned from text "
+                    f"({', '.join(known[:3])}{', ...' if len(known) > 3 else ''})."
                 )
             codes = {value: code for code, value in enumerate(column.categories, 1)}
             x[:, at] = np.array([codes.get(label, 0) for label in labels], np.float32)[index]
@@ -188,7 +189,7 @@ def _fit_one(
         return Column(name, "category", f"left out: {values.type} cannot be learned from")
     column = Column(name, kind)
     named = IDENTIFIER.search(name) and not asked and not pa.types.is_floating(values.type)
-    if named and pc.count_distinct(values).as_py() == len(values):
+    if named and _all_differ(values, rows):
         column.role = "left out: an identifier"
         return column
     if kind == "category":
@@ -200,13 +201,18 @@ def _fit_one(
     return column
 
 
+def _all_differ(values: pa.ChunkedArray, rows: NDArray[np.int64] | None) -> bool:
+    seen = values if rows is None else values.take(pa.array(rows))
+    return bool(pc.count_distinct(seen, mode="all").as_py() == len(seen))
+
+
 def _fit_category(column: Column, labels: list[str | None], index: NDArray[np.int64], asked: bool) -> None:
     counts = np.bincount(index, minlength=len(labels)).tolist()
     seen = {label: count for label, count in zip(labels, counts, strict=True) if count}
     column.missing = seen.pop(None, 0)
     enough = max(2, min(MIN_COUNT, len(index) // 100))
-    often = sorted((label for label in seen if label is not None and seen[label] >= enough), key=lambda v: -seen[v])
-    often = often[:MAX_CATEGORIES]
+    often = sorted((label for label in seen if label is not None and seen[label] >= enough), key=natural)
+    often = sorted(often, key=lambda label: -seen[label or ""])[:MAX_CATEGORIES]
     column.categories = [*([None] if column.missing else []), *sorted(often, key=natural)]
     if not seen:
         column.role = "left out: empty"
@@ -239,7 +245,7 @@ def _kind(values: pa.ChunkedArray, name: str, where: Where) -> Kind | None:
         return "number"
     if not pa.types.is_string(values.type):
         return None
-    counts = pc.value_counts(values.drop_null())
+    counts = pc.value_counts(trimmed(values).drop_null())
     words, times = counts.field("values"), counts.field("counts").to_numpy()
     looks = pc.match_substring_regex(words, NUMBER).to_numpy(zero_copy_only=False)
     if len(words) and (times * looks).sum() >= MOSTLY * times.sum():
@@ -262,7 +268,7 @@ def numbers(values: pa.ChunkedArray, name: str, where: Where, remedy: str = "") 
     """
     kind = values.type
     if pa.types.is_string(kind):
-        values = pc.utf8_trim_whitespace(values)
+        values = trimmed(values)
         try:
             x = np.asarray(values.cast(pa.float32()).to_numpy(zero_copy_only=False), np.float32)
         except pa.ArrowInvalid as error:
@@ -270,7 +276,7 @@ def numbers(values: pa.ChunkedArray, name: str, where: Where, remedy: str = "") 
             row = pc.index(pc.fill_null(wrong, False), True).as_py()
             raise DataError(not_a_number(where(max(row, 0), name), name, remedy)) from error
     elif pa.types.is_temporal(kind):
-        days = values.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy(zero_copy_only=False)
+        days = values.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy(zero_copy_only=False)
         x = np.asarray(days / 86_400e6, np.float32)
     elif pa.types.is_boolean(kind) or pa.types.is_null(kind):
         x = np.asarray(values.cast(pa.float32()).to_numpy(zero_copy_only=False), np.float32)
@@ -284,6 +290,14 @@ def numbers(values: pa.ChunkedArray, name: str, where: Where, remedy: str = "") 
             "missing (--data.missing_values)."
         )
     return x
+
+
+def trimmed(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Take the spaces from both ends of text; what then is empty is missing. Other values stay as they are."""
+    if not pa.types.is_string(values.type):
+        return values
+    values = pc.utf8_trim_whitespace(values)
+    return pc.if_else(pc.equal(pc.utf8_length(values), 0), None, values)
 
 
 def not_a_number(place: str, name: str, remedy: str = "") -> str:
@@ -320,7 +334,7 @@ def _text(value: Any) -> str | None:  # noqa: ANN401  # whatever a column can ho
         value = int(value)
     elif isinstance(value, float):
         value = np.float32(value)  # which prints as it was written
-    return None if value is None else str(value).strip() or None
+    return None if value is None else re.sub(r"^(-?\d+)\.0+$", r"\1", str(value).strip()) or None
 
 
 def _is_number_text(text: str | None) -> bool:
@@ -377,9 +391,10 @@ def infer_target(
         DataError: If the target is constant, does not fit the task, or has a class of one row.
     """
     kind = _kind(values, name, where)
-    distinct = pc.count_distinct(values).as_py()
     if kind is None:
         raise DataError(f"column {name!r}: {values.type} cannot be predicted; give another --data.target.")
+    is_text = pa.types.is_string(values.type)
+    distinct = len(texts(values, name, where)[0]) if is_text else pc.count_distinct(values).as_py()
     if distinct < 2:
         raise DataError(f"{where(0, name)}: the target is the same in every row; give another --data.target.")
     if task is None:
@@ -427,9 +442,7 @@ def encode_target(
 
 def is_missing(values: pa.ChunkedArray) -> NDArray[np.bool_]:
     """Tell which values are missing: null, NaN, or nothing but spaces; shape `(N,)`."""
-    if pa.types.is_string(values.type):
-        values = pc.if_else(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0), None, values)
-    return np.asarray(pc.is_null(values, nan_is_null=True))
+    return np.asarray(pc.is_null(trimmed(values), nan_is_null=True))
 
 
 def sort_key(values: pa.ChunkedArray, name: str, where: Where) -> NDArray[np.int64]:

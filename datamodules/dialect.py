@@ -7,18 +7,20 @@ import io
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from datamodules.errors import DataError
 
+GZIP = b"\x1f\x8b"  # how such a file begins
 DELIMITERS = ("\t", ";", "|", ",", " ")
 MISSING = (
     *("", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None"),  # what stands for a missing value
     *(" ", " ?", " NA"),
 )
+LONGEST = 2**27  # characters of one value
 SAMPLE = 2**18  # bytes, from which the dialect and the types of the columns are found
 
 
@@ -51,8 +53,7 @@ def magic(file: Path) -> bytes:
 
 def open_bytes(file: Path) -> IO[bytes]:
     """Open a file, plain or gzip, to read what is in it."""
-    packed = magic(file) == b"\x1f\x8b"
-    return gzip.open(file) if packed else file.open("rb")  # type: ignore[return-value]  # it reads bytes too
+    return gzip.open(file) if magic(file) == GZIP else file.open("rb")  # type: ignore[return-value]  # it reads bytes too
 
 
 def complete(file: Path, given: Dialect) -> Dialect:
@@ -83,9 +84,11 @@ def complete(file: Path, given: Dialect) -> Dialect:
     if len(sample) == SAMPLE and len(lines) > 1:
         lines.pop()  # it may be cut off
     quote = given.quote or _quote(text)
-    delimiter = given.delimiter or _delimiter(lines, quote)
-    rows = list(csv.reader(lines[:200], delimiter=delimiter, quotechar=quote))
-    rows = [row for row in rows if row]
+    try:
+        delimiter = given.delimiter or _delimiter(lines, quote)
+        rows = [row for row in _reader(lines[:200], delimiter, quote) if row]
+    except csv.Error as error:
+        raise _unclosed(file, quote) from error
     if len(rows[0]) == 1:
         found = _delimiter(lines, quote)
         hint = f"; it looks like {found!r}" if found != delimiter and found != "," else ""
@@ -95,6 +98,15 @@ def complete(file: Path, given: Dialect) -> Dialect:
     decimal = given.decimal or _decimal(rows, delimiter)
     header = _has_header(rows, decimal) if given.header is None else given.header
     return replace(given, header=header, delimiter=delimiter, quote=quote, decimal=decimal, encoding=encoding)
+
+
+def _reader(lines: Iterable[str], delimiter: str, quote: str) -> Iterator[list[str]]:
+    csv.field_size_limit(LONGEST)  # Python's own limit is 128 KiB
+    return csv.reader(lines, delimiter=delimiter, quotechar=quote)
+
+
+def _unclosed(file: Path, quote: str) -> DataError:
+    return DataError(f"{file}: a quote ({quote}) is opened and not closed; close it, or give another --data.quote.")
 
 
 def _damaged(file: Path) -> DataError:
@@ -118,7 +130,7 @@ def _is_binary(sample: bytes) -> bool:
 
 
 def _quote(text: str) -> str:
-    single, double = (len(re.findall(rf"(?:^|[,;\t|]){q}[^{q}\n]*{q}(?=$|[,;\t|])", text, re.M)) for q in "'\"")
+    single, double = (len(re.findall(rf"(?:^|[,;\t| ]){q}[^{q}\n]*{q}(?=\r?$|[,;\t| ])", text, re.M)) for q in "'\"")
     return "'" if single > double else '"'
 
 
@@ -126,7 +138,7 @@ def _delimiter(lines: list[str], quote: str) -> str:
     """Choose the delimiter by which most lines have the same number of values, more than one."""
 
     def agreement(delimiter: str) -> float:
-        widths = Counter(len(row) for row in csv.reader(lines[:200], delimiter=delimiter, quotechar=quote) if row)
+        widths = Counter(len(row) for row in _reader(lines[:200], delimiter, quote) if row)
         width, count = widths.most_common(1)[0]
         return count / widths.total() if width > 1 else 0.0
 
@@ -163,36 +175,39 @@ def _has_header(rows: list[list[str]], decimal: str) -> bool:
     return False
 
 
-def header(file: Path, dialect: Dialect) -> tuple[list[str], list[str]]:
-    """Give the names of a file's columns, tidy and as written.
+def header(file: Path, dialect: Dialect) -> tuple[list[str], int]:
+    """Give the names of a file's columns, and how many lines they take, with those that are empty before them.
 
     Raises:
         DataError: If two are the same.
     """
     line, raw = next(rows(file, dialect, header=True), (0, []))
     if not dialect.header:
-        return [f"x{at + 1}" for at in range(len(raw) - 1)] + ["y"], raw
+        return [f"x{at + 1}" for at in range(len(raw) - 1)] + ["y"], 0
     names = [cell.strip() or f"column_{at + 1}" for at, cell in enumerate(raw)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(
             f"{file}, line {line}: there are {names.count(twice[0])} columns named {twice[0]!r}; rename one."
         )
-    return names, raw
+    return names, line
 
 
 def rows(file: Path, dialect: Dialect, header: bool = False) -> Iterator[tuple[int, list[str]]]:
     """Go through a text table slowly, for messages: the line in which each row ends, and its values."""
     assert dialect.delimiter is not None
-    csv.field_size_limit(2**27)
+    assert dialect.quote is not None
     try:
         with open_bytes(file) as stream, io.TextIOWrapper(stream, dialect.encoding, newline="") as text:
+            csv.field_size_limit(LONGEST)
             reader = csv.reader(text, delimiter=dialect.delimiter, quotechar=dialect.quote)
             skip = bool(dialect.header) and not header
             for row in reader:
                 if row and not skip:
                     yield reader.line_num, row
                 skip = skip and not row
+    except csv.Error as error:
+        raise _unclosed(file, dialect.quote) from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise _damaged(file) from error
 

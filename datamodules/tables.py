@@ -5,14 +5,12 @@ import difflib
 import glob
 import hashlib
 import os
-import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +19,18 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 
 from datamodules.columns import check_names, not_a_number
-from datamodules.dialect import MISSING, Dialect, check_rows, complete, header, is_number, magic, rows
+from datamodules.dialect import GZIP, MISSING, Dialect, complete, header, is_number, magic, rows
 from datamodules.errors import DataError
-from datamodules.parsing import BLOCK, batches, column_types, join, parse
+from datamodules.parsing import (
+    BLOCK,
+    WrongTypeError,
+    batches,
+    check_same_columns,
+    column_types,
+    join,
+    mixed_columns,
+    parse,
+)
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".parquet", ".pq", ".gz")  # what is taken from a folder
 FORMAT = "1"  # of the cache; a change makes older files unread
@@ -38,6 +45,7 @@ class TableFiles:
         cache_dir: Where parsed tables are kept as Parquet files, named by the content they were parsed from.
         flag: The option that gave the path, for messages.
         expected: The columns of a table that went before, whose names those without a header take over.
+        text: Columns that are text, though they may look like numbers.
 
     Raises:
         DataError: If nothing that can be read is there.
@@ -50,9 +58,11 @@ class TableFiles:
         cache_dir: str,
         flag: str = "--data.path",
         expected: Sequence[str] | None = None,
+        text: Sequence[str] = (),
     ) -> None:
         self.flag = flag
         self.expected = expected
+        self.text = tuple(sorted(text))
         self.given = dialect
         self.cache_dir = Path(cache_dir).expanduser()
         try:
@@ -65,7 +75,7 @@ class TableFiles:
         for file, is_parquet in kinds.items():
             if is_parquet != self.is_parquet:
                 raise DataError(f"{file}: this folder mixes Parquet and text files; give a glob that takes one kind.")
-        self.is_packed = any(kind == b"\x1f\x8b" for kind in map(magic, self.files))
+        self.is_packed = any(magic(file) == GZIP for file in self.files)
         self._parsed: pa.Table | None = None
 
     @cached_property
@@ -86,7 +96,8 @@ class TableFiles:
     @property
     def cached(self) -> Path:
         """The file in which this table is kept once it is parsed."""
-        return self.cache_dir / f"{self.files[0].name.partition('.')[0]}-{self.fingerprint[:24]}.parquet"
+        key = hashlib.sha256(repr((self.fingerprint, self.text)).encode()).hexdigest()[:24]
+        return self.cache_dir / f"{self.files[0].name.partition('.')[0]}-{key}.parquet"
 
     @cached_property
     def names(self) -> list[str]:
@@ -95,23 +106,35 @@ class TableFiles:
             return list(_parquet(self.files[0]).schema_arrow.names)
         return self._header(self.files[0])[0]
 
-    def _header(self, file: Path) -> tuple[list[str], list[str]]:
-        """Give the names of a file's columns, and what stands in the line where they are, or would be."""
-        names, raw = header(file, self.dialect)
+    def _header(self, file: Path) -> tuple[list[str], int]:
+        """Give the names of a file's columns, and how many lines they take."""
+        names, lines = header(file, self.dialect)
         if not self.dialect.header and self.expected and self.expected[0] == "x1" and len(names) < len(self.expected):
-            return [*names[:-1], f"x{len(names)}"], raw  # no target
-        return names, raw
+            names[-1] = f"x{len(names)}"  # there is no target
+        return names, lines
+
+    def _check_columns(self) -> None:
+        for file in self.files[1:]:
+            names = _parquet(file).schema_arrow.names if self.is_parquet else self._header(file)[0]
+            check_same_columns(names, self.names, file, self.files[0])
 
     def read(self) -> pa.Table:
         """Read the whole table; numbers with a fraction are float32. `keep` stores what had to be parsed."""
+        self._check_columns()
         if self.is_parquet:
-            parts = [_parquet(file).read() for file in self.files]
-            return join(parts, self.files).combine_chunks()
+            return join([_parquet(file).read() for file in self.files]).combine_chunks()
         with contextlib.suppress(OSError, pa.ArrowInvalid):  # not there, or damaged
             table: pa.Table = pq.read_table(self.cached, memory_map=True)
             return table
-        self._parsed = join([parse(file, self.dialect, *self._header(file)) for file in self.files], self.files)
+        parts = self._parse(self.text)
+        mixed = mixed_columns(parts)
+        if mixed:  # so that they are as written in all files
+            parts = self._parse([*self.text, *mixed])
+        self._parsed = join(parts)
         return self._parsed
+
+    def _parse(self, text: Sequence[str]) -> list[pa.Table]:
+        return [parse(file, self.dialect, *self._header(file), text) for file in self.files]
 
     def keep(self) -> None:
         """Store the table that `read` parsed, so that the next run need not."""
@@ -119,42 +142,36 @@ class TableFiles:
             self._store([self._parsed])
             self._parsed = None
 
-    def as_parquet(self, text: Sequence[str] = ()) -> list[Path]:
+    def as_parquet(self) -> list[Path]:
         """Give Parquet files of the table, made in bounded memory and kept in the cache if it is not Parquet already.
-
-        Args:
-            text: Columns that are text, though they may begin with numbers.
 
         Raises:
             DataError: If a column that begins with numbers has text in it.
         """
+        self._check_columns()
         if self.is_parquet:
             return self.files
         if not self.cached.is_file():
             size = f"{self.size / 1e6:,.0f} MB"
             rank_zero_only(print)(f"{self.files[0]}: {size} are converted to Parquet once, in {self.cache_dir}")
-            self._convert(text)
+            self._convert()
         return [self.cached]
 
-    def _convert(self, text: Sequence[str]) -> None:
-        dialect, (names, raw) = self.dialect, self._header(self.files[0])
-        types = column_types(self.files[0], dialect, raw)
-        for name, key in zip(names, list(types), strict=False):
-            if name in text:
-                types[key] = pa.string()
+    def _convert(self) -> None:
+        inferred = column_types(self.files[0], self.dialect, *self._header(self.files[0]))
+        types = {name: inferred.get(name, pa.float32()) for name in self.names} | dict.fromkeys(self.text, pa.string())
         while True:
             try:
                 return self._store(
-                    batch for file in self.files for batch in batches(file, dialect, *self._header(file), types)
+                    table.select(self.names)
+                    for file in self.files
+                    for table in batches(file, self.dialect, *self._header(file), types)
                 )
-            except pa.ArrowInvalid as error:
+            except WrongTypeError as error:
                 # The beginning did not tell the type of a column: it is widened, and all begins anew.
-                column = re.search(r"In CSV column #(\d+)", str(error))
-                name = list(types)[int(column[1])] if column else ""
-                if name not in types or pa.types.is_string(types[name]):
-                    raise self._explain(error) from error
-                if pa.types.is_floating(types[name]):
-                    raise self._text_among_numbers(names[int(column[1])]) from error  # type: ignore[index]  # it matched
+                name = error.column
+                if pa.types.is_floating(types[name]) and name in inferred:
+                    raise self._text_among_numbers(name) from error
                 types[name] = pa.float32() if pa.types.is_integer(types[name]) else pa.string()
 
     def _text_among_numbers(self, name: str) -> DataError:
@@ -166,29 +183,24 @@ class TableFiles:
                     return DataError(not_a_number(f"{file}, line {line}: '{cells[at]}' in column {name}", name))
         return DataError(f"{self.files[0]}: column {name} has text among its numbers.")
 
-    def _explain(self, error: Exception) -> DataError:
-        for file in self.files:  # which of them it is, and in which line, is worth a second look
-            check_rows(file, self.dialect)
-        return DataError(f"{self.files[0]}: cannot be parsed ({str(error).partition(chr(10))[0]}).")
-
-    def _store(self, tables: Any) -> None:  # noqa: ANN401  # an iterable of Arrow tables or batches, which have no types
+    def _store(self, tables: Iterable[pa.Table]) -> None:
         temporary, writer = None, None
         try:
             self.cache_dir.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=self.cache_dir, suffix=".tmp")
             os.close(handle)
-            for part in tables:
-                table = part if isinstance(part, pa.Table) else pa.Table.from_batches([part])
+            for table in tables:
                 if writer is None:
                     text = [field.name for field in table.schema if pa.types.is_string(field.type)]
                     writer = pq.ParquetWriter(
                         temporary, table.schema, compression="none", use_dictionary=text, write_statistics=False
                     )
                 writer.write_table(table, row_group_size=max(1, BLOCK // (8 * max(1, table.num_columns))))
-            if writer is not None:
-                writer.close()
-                writer = None
-                os.replace(temporary, self.cached)
+            if writer is None:
+                raise DataError(f"{self.files[0]}: there is a header, but no row of data.")
+            writer.close()
+            writer = None
+            os.replace(temporary, self.cached)
         except OSError as error:
             raise DataError(
                 f"--data.cache_dir {self.cache_dir}: the parsed table cannot be kept there ({error}); "

@@ -199,7 +199,7 @@ class CSVDataModule(DataModule):
 
     def _open(self, path: str, flag: str) -> TableFiles:
         names = None if self._columns is None else [column.name for column in self._columns.columns]
-        return TableFiles(path, Dialect(*self._dialect), self.cache_dir, flag, names)
+        return TableFiles(path, Dialect(*self._dialect), self.cache_dir, flag, names, self._text_columns)
 
     @cached_property
     def is_streamed(self) -> bool:
@@ -300,11 +300,13 @@ class CSVDataModule(DataModule):
         return found
 
     def _row_groups(self, files: TableFiles) -> RowGroups:
-        return RowGroups(files.as_parquet(self._text_columns))
+        return RowGroups(files.as_parquet())
 
     @property
     def _text_columns(self) -> list[str]:
-        return [name for name, kind in self.kinds.items() if kind == "category"]
+        """What is read as it is written, though it may look like numbers."""
+        learned = [] if self._columns is None else [column.name for column in self._columns.categories]
+        return [*(name for name, kind in self.kinds.items() if kind == "category"), *learned]
 
     @property
     def _division(self) -> Division:

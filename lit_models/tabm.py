@@ -45,6 +45,7 @@ class TabMNet(nn.Module):
 
         super().__init__()
         self.num_numbers = split_features(in_features, cat_cardinalities)
+        self.has_categories = bool(cat_cardinalities)
         embeddings = None
         if embedding_dim and self.num_numbers:
             embeddings = PeriodicEmbeddings(
@@ -68,7 +69,7 @@ class TabMNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Compute the scores of every perceptron, `(B, k, num_outputs)`, from rows of shape `(B, in_features)`."""
         n = self.num_numbers
-        codes = x[:, n:].long() if x.shape[1] > n else None
+        codes = x[:, n:].long() if self.has_categories else None
         scores: Tensor = self.model(x[:, :n] if n else None, codes)
         return scores
 

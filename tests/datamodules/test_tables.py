@@ -30,8 +30,10 @@ def _write(file: Path, content: str | bytes) -> Path:
     return file
 
 
-def _open(path: Path, cache: str = "cache", expected: Sequence[str] | None = None, **given: Any) -> TableFiles:
-    return TableFiles(str(path), Dialect(**given), cache, expected=expected)
+def _open(
+    path: Path, cache: str = "cache", expected: Sequence[str] | None = None, text: Sequence[str] = (), **given: Any
+) -> TableFiles:
+    return TableFiles(str(path), Dialect(**given), cache, expected=expected, text=text)
 
 
 def _cached() -> list[Path]:
@@ -284,7 +286,7 @@ def test_text_that_comes_late_is_named(workdir: Path) -> None:
     with pytest.raises(DataError, match=r"t\.csv, line 40003: 'word' in column a is no number"):
         _open(path).as_parquet()
     assert _cached() == []
-    (converted,) = _open(path).as_parquet(text=["a"])
+    (converted,) = _open(path, text=["a"]).as_parquet()
     assert pq.read_table(converted)["a"].to_pylist()[-3:] == ["1", None, "word"]
 
 
@@ -308,7 +310,7 @@ def test_text_columns_are_text_whatever_was_asked_before(workdir: Path) -> None:
     path = _write(workdir / "t.csv", "n,code\n1,007\n2,010\n")
     assert _open(path).read()["code"].to_pylist() == [7, 10]
     _open(path).as_parquet()
-    (converted,) = _open(path).as_parquet(text=["code"])
+    (converted,) = _open(path, text=["code"]).as_parquet()
     assert pq.read_table(converted)["code"].to_pylist() == ["007", "010"]
     assert _open(path).read()["code"].to_pylist() == [7, 10]
 
@@ -383,3 +385,9 @@ def test_columns_without_names_are_those_of_the_table_before(
     assert files.names == names
     assert files.read().column_names == names
     assert files.where(0, names[-1]).endswith(f"in column {names[-1]}")
+
+
+def test_what_is_text_in_one_file_is_as_written_in_all(workdir: Path) -> None:
+    _write(workdir / "folder/1.csv", "n,a\n1,2.50\n2,007\n")
+    _write(workdir / "folder/2.csv", "a,n\n2.50,3\n007,4\nword,5\n")
+    assert _open(workdir / "folder").read()["a"].to_pylist() == ["2.50", "007", "2.50", "007", "word"]
