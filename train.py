@@ -45,11 +45,15 @@ from runs import (
     say_where,
 )
 
+DEFAULT_CLASSES = {
+    "model": {"class_path": "lit_models.LitMLP"},
+    "data": {"class_path": "datamodules.DigitsDataModule"},
+}
 NUM_FOLDS = 5  # of a cross-validation, unless --data.num_folds says otherwise
 MAX_EPOCHS = 30  # unless --max_epochs, --max_steps or --max_time says otherwise
 
-# The loaders that a subcommand uses.
-LOADERS = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+# The loader that reads what a subcommand uses.
+LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
 
 
 class KindlingCLI(LightningCLI):
@@ -99,8 +103,7 @@ class KindlingCLI(LightningCLI):
         """Add the callbacks that have flags, and name the default model and data."""
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
-        default = {"model": "lit_models.LitMLP", "data": "datamodules.DigitsDataModule"}
-        parser.set_defaults({key: {"class_path": class_path} for key, class_path in default.items()})
+        parser.set_defaults(DEFAULT_CLASSES)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401  # Lightning's type
         """Parse with the defaults, among them the settings in a checkpoint, and without, to see what was given."""
@@ -108,11 +111,12 @@ class KindlingCLI(LightningCLI):
         path = _value_of("--ckpt_path", args)
         if path is not None:
             self._take_settings(path)
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args([arg for arg in args if not arg.startswith("--print_config")])
         config_path = self._config.ckpt_path
         if path is None and config_path is not None:  # it stood in a --config file
             self._take_settings(config_path)
-            self.config = parser.parse_args(args)
+        self._forget_other_classes()
+        self.config = parser.parse_args(args)
         self.given = parser.parse_args(args, defaults=False)[self.subcommand]
         if self.subcommand != "fit" and config_path is None:
             raise ArgumentError(
@@ -122,6 +126,14 @@ class KindlingCLI(LightningCLI):
             self._hold_out(self._fold)
         self._settle("optimizer", {"lr", "momentum", "weight_decay"}, args)
         self._settle("lr_scheduler", set(), args)
+
+    def _forget_other_classes(self) -> None:
+        """Drop the default classes where others were chosen, which would keep their values for options of one name."""
+        defaults = {**DEFAULT_CLASSES, **self._saved.settings}
+        chosen = {key: {"class_path": self._config[key].class_path} for key in DEFAULT_CLASSES}
+        other = {key: value for key, value in chosen.items() if _name(value) != _name(defaults[key])}
+        if other:
+            self._parser(self.subcommand).set_defaults(other)
 
     def _hold_out(self, fold: int) -> None:
         """Take the place of `--data.fold`, and of `--data.num_folds` where it is not given."""
@@ -170,8 +182,8 @@ class KindlingCLI(LightningCLI):
         config.data = data
         self.model = self._get(self.config_init, "model")
         if isinstance(self.datamodule, DataModule) and is_first_process():
-            for loader in LOADERS[str(self.subcommand)]:  # bad data are found before anything is written
-                getattr(self.datamodule, f"{loader}_dataloader")()
+            # Bad data are found before anything is written.
+            getattr(self.datamodule, f"{LOADERS[str(self.subcommand)]}_dataloader")()
         if isinstance(self.model, LitModule):
             for group in ("optimizer", "lr_scheduler"):
                 if config[group] is not None:
@@ -258,6 +270,10 @@ def _value_of(flag: str, args: list[str]) -> str | None:
     values = [value for name, value in itertools.pairwise(args) if name == flag]
     values += [arg.removeprefix(f"{flag}=") for arg in args if arg.startswith(f"{flag}=")]
     return values[-1] if values else None
+
+
+def _name(config: dict[str, Any]) -> str:
+    return str(config["class_path"]).rpartition(".")[2]
 
 
 def expand(args: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """What every data module shares: splits, batches, a resumable shuffle, and what was fitted."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ Stage = Literal["train", "val", "test"]
 
 # What a run that is resumed must have in common with the one that was interrupted.
 RESUMED = ("seed", "val_fraction", "test_fraction", "num_folds", "fold", "balance", "batch_size")
+WITHIN_EPOCH = ("batch_size", "num_workers")  # what may change between two epochs
 EVALUATION_BATCHES = 4  # how many training batches go into one of validation or test
 
 
@@ -113,8 +114,7 @@ class DataModule(LightningDataModule):
         train, test = torch.arange(len(pool)), torch.arange(0)
         val = test
         if self.num_folds:
-            if {"val", "test"} <= given.keys():
-                raise DataError("--data.num_folds: validation and test are given apart; there is no fold to hold out.")
+            self._check_fold(given.keys())
             if self.num_folds > len(pool):
                 raise DataError(f"--data.num_folds {self.num_folds}: there are only {len(pool)} samples to divide.")
             train, held_out = self.hold_out_fold(labels, len(pool))
@@ -131,6 +131,10 @@ class DataModule(LightningDataModule):
         for stage in given.keys() - {"train"}:
             found[stage] = Split(given[stage], torch.arange(len(given[stage])))
         return {stage: split for stage, split in found.items() if split.size}
+
+    def _check_fold(self, given: Collection[str]) -> None:
+        if self.num_folds and "val" in given and "test" in given:
+            raise DataError("--data.num_folds: validation and test are given apart; there is no fold to hold out.")
 
     def hold_out(self, indices: Tensor, fraction: float, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """Hold out a fraction of some samples, `(n,)`: those that stay, and those held out.
@@ -237,7 +241,7 @@ class DataModule(LightningDataModule):
         loader = self._loader("train")[0]
         order: Any = loader.dataset if isinstance(loader.dataset, IterableDataset) else loader.sampler
         epoch, order.start = self._position
-        order.set_epoch(epoch)
+        order.set_epoch(epoch if self.trainer is None else max(epoch, self.trainer.current_epoch))
         self._position = (0, 0)
         return loader
 
@@ -253,6 +257,10 @@ class DataModule(LightningDataModule):
         """What is predicted unless other data are given: the test split, or all training samples without one."""
         return self._loader("test") or self._loader("train", shuffle=False)
 
+    def resumed_settings(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one that was interrupted, by the names of the options."""
+        return {name: getattr(self, name) for name in RESUMED}
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: which class this is, what was fitted, and the position in the epoch."""
         epoch, batch = self._position
@@ -266,7 +274,7 @@ class DataModule(LightningDataModule):
             "class_path": f"{cls.__module__}.{cls.__qualname__}",
             "class_names": self.class_names,
             "statistics": self.statistics,
-            "settings": {name: getattr(self, name) for name in RESUMED},
+            "settings": self.resumed_settings(),
             "epoch": epoch,
             "batch": batch,
         }
@@ -279,9 +287,10 @@ class DataModule(LightningDataModule):
                 within an epoch of other batches.
         """
         if self.trainer is not None and self.trainer.state.fn == "fit":
+            settings = self.resumed_settings()
             for name, value in state_dict["settings"].items():
-                now = getattr(self, name)
-                if now != value and (name != "batch_size" or state_dict["batch"]):
+                now = settings[name]
+                if now != value and (name not in WITHIN_EPOCH or state_dict["batch"]):
                     raise DataError(
                         f"--data.{name} {now}: a run is resumed with its own splits and batches; it had {value}."
                     )
@@ -301,13 +310,16 @@ class DataModule(LightningDataModule):
         batch_size = self.batch_size * (1 if stage == "train" else EVALUATION_BATCHES)
         return [self._make_loader(samples, BatchSampler(indices, batch_size, shuffle, self.seed, weights))]
 
-    def _make_loader(self, dataset: Dataset[Any], sampler: BatchSampler | None = None) -> DataLoader[Any]:
+    def _make_loader(
+        self, dataset: Dataset[Any], sampler: BatchSampler | None = None, num_workers: int | None = None
+    ) -> DataLoader[Any]:
+        num_workers = self.num_workers if num_workers is None else num_workers
         return DataLoader(
             dataset=dataset,
             sampler=sampler,
             batch_size=None,  # the sampler, or the data set, makes whole batches
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             # Its own generator, or each new iterator would take a number from the global one and no resumed run
             # could draw the same dropout again.

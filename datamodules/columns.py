@@ -26,6 +26,7 @@ SAMPLE = 100_000  # rows of which medians and quantiles are taken, where there a
 IDENTIFIER = re.compile(
     r"(?i:(?:^|[\W_])(?:id|uuid|guid|index|key|rownames|unnamed)(?:[\W_\d]|$))|[a-z](?:Id|ID)$|^column_1$"
 )
+YEAR_FIRST = r"^\s*\d{4}(\D\d{2}(\D\d{2}.*)?)?$"
 NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 
@@ -81,6 +82,7 @@ class Columns:
         self.numbers = [column for column in features if column.kind != "category"]
         self.flagged = [column for column in self.numbers if column.is_flagged]
         self.categories = [column for column in features if column.kind == "category"]
+        self.features = [*self.numbers, *self.categories]
 
     @classmethod
     def from_state(cls, state: list[dict[str, Any]]) -> "Columns":
@@ -120,7 +122,7 @@ class Columns:
         Raises:
             DataError: If a feature is missing, or a value is no number that float32 holds where one must be.
         """
-        check_names([column.name for column in (*self.numbers, *self.categories)], table.column_names, source)
+        check_names([column.name for column in self.features], table.column_names, source)
         x = np.empty((len(table), len(self)), np.float32)
         flag = len(self.numbers)
         for at, column in enumerate(self.numbers):
@@ -412,8 +414,8 @@ def infer_target(
     if counts.min() < 2:
         raise DataError(
             f"{where(int((index == counts.argmin()).argmax()), name)} is the only row of its class, which cannot be "
-            f"both learned and tested ({len(labels):,} classes in {len(index):,} rows); remove the row, give another "
-            "--data.target, or --data.task regression."
+            f"both learned and tested ({len(labels):,} classes); remove the row, give another --data.target, or "
+            "--data.task regression."
         )
     return task, sorted((label for label in labels if label is not None), key=natural)
 
@@ -449,13 +451,18 @@ def sort_key(values: pa.ChunkedArray, name: str, where: Where) -> NDArray[np.int
     """Rank the values of a column of times, whatever they are written as; shape `(N,)`.
 
     Raises:
-        DataError: If one is missing.
+        DataError: If one is missing, or is text of which the order is not that of time.
     """
     missing = is_missing(values)
     if missing.any():
         raise DataError(
             f"{where(int(missing.argmax()), name)} is missing, but rows are to be divided by it; fill it in."
         )
+    if pa.types.is_string(values.type):
+        odd = ~np.asarray(pc.match_substring_regex(values, YEAR_FIRST))
+        if odd.any():
+            place = where(int(odd.argmax()), name)
+            raise DataError(f"{place} is no time that can be put in order; write times as 2024-12-31 or as numbers.")
     return np.asarray(pc.rank(values, tiebreaker="dense"), np.int64)
 
 

@@ -73,6 +73,8 @@ def complete(file: Path, given: Dialect) -> Dialect:
         what = f"a NUL byte in line {line}" if b"\0" in sample else "control characters"
         raise DataError(f"{file}: this is no text table ({what}); give a CSV, TSV or Parquet file.")
     try:
+        if codecs.lookup(encoding).name == "utf-8":
+            encoding = "utf-8-sig"  # with or without a mark
         text = codecs.getincrementaldecoder(encoding)().decode(sample)
     except LookupError as error:
         raise DataError(f"--data.encoding {encoding}: Python knows no such encoding.") from error

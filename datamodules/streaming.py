@@ -66,8 +66,13 @@ class RowGroups:
                 size = metadata.row_group(number).num_rows
                 self.groups.append(RowGroup(file, number, start, size))
                 start += size
-        self.names = list(pq.read_schema(files[0]).names)
+        self._schema = tidy(pq.read_schema(files[0]).empty_table()).schema
+        self.names = list(self._schema.names)
         self.num_rows = start
+
+    def type_of(self, name: str) -> pa.DataType:
+        """Give the type of a column."""
+        return self._schema.field(name).type
 
     def read(self, group: RowGroup, columns: list[str] | None = None) -> pa.Table:
         """Read a row group, or some of its columns."""
@@ -149,6 +154,7 @@ class Scan:
     Args:
         counts: For each split, how many rows with a target each row group has, shape `(3, groups)`.
         labels: The values of the target, each twice if it is there so often; None if they are too many for classes.
+        label_rows: In which row each of them is first.
         sample: Random training rows with a target.
         rows: Which rows of the table they are.
         unlabelled: How many rows have no target.
@@ -156,6 +162,7 @@ class Scan:
 
     counts: NDArray[np.int64]
     labels: pa.ChunkedArray | None
+    label_rows: list[int]
     sample: pa.Table
     rows: NDArray[np.int64]
     unlabelled: int
@@ -177,6 +184,7 @@ def scan(table: RowGroups, target: str, division: Division | None, where: Where,
     suspects: dict[str, list[tuple[int, int, int | None]]] = {name: [] for name in table.names if name not in text}
     counts = np.zeros((3, len(table.groups)), np.int64)
     seen: Counter[object] = Counter()
+    first: dict[object, int] = {}
     share = SAMPLE / (4 * len(table.names) * max(1, table.num_rows))
     samples, rows, unlabelled = [], [], 0
     for at, group in enumerate(table.groups):
@@ -196,7 +204,13 @@ def scan(table: RowGroups, target: str, division: Division | None, where: Where,
         counts[:, at] = [(stages == stage).sum() for stage in STAGES.values()]
         if len(seen) <= LABELS:
             met = pc.value_counts(part[target].filter(pa.array(~missing)))
-            seen.update(dict(zip(met.field("values").to_pylist(), met.field("counts").to_pylist(), strict=True)))
+            if len(met) > LABELS:  # so many are no classes, and not worth a look at each
+                seen.update(range(LABELS + 1))
+            else:
+                for value, times in zip(met.field("values").to_pylist(), met.field("counts").to_pylist(), strict=True):
+                    if value not in seen:
+                        first[value] = group.start + pc.index(part[target], value).as_py()
+                    seen[value] += times
         drawn = _uniform(np.arange(group.start, group.start + group.size, dtype=np.uint64), 2**31) < share
         chosen = (drawn & (stages == STAGES["train"])).nonzero()[0]
         samples.append(part.take(chosen))
@@ -206,12 +220,13 @@ def scan(table: RowGroups, target: str, division: Division | None, where: Where,
         row = next((row for _, _, row in found if row is not None), None)
         if row is not None and fits >= MOSTLY * size:
             raise DataError(not_a_number(where(row, name), name))
-    labels = None
+    labels, values = None, []
     if len(seen) <= LABELS:
         values = [value for value, count in seen.items() for _ in range(min(count, 2))]
-        labels = pa.chunked_array([pa.array(values)])
+        labels = pa.chunked_array([pa.array(values, table.type_of(target))])
     sample = pa.concat_tables(samples, promote_options="permissive")
-    return Scan(counts, labels, sample.combine_chunks(), np.concatenate(rows), unlabelled)
+    label_rows = [first[value] for value in values]
+    return Scan(counts, labels, label_rows, sample.combine_chunks(), np.concatenate(rows), unlabelled)
 
 
 class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
@@ -219,8 +234,8 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
 
     The row groups of an epoch are put in a random order and dealt out to the processes of a distributed run. Each reads
     some at a time into a buffer, and goes through it in a random order. So the order of the rows is that of the groups
-    and of the buffers, and the same for any number of workers, each of which makes one stretch of the batches. In
-    training every process makes as many batches as the others, for which some rows are repeated and others left out.
+    and of the buffers. Of several workers each makes one stretch of the batches, and they take turns. In training every
+    process makes as many batches as the others, for which some rows are repeated and others left out.
 
     Args:
         table: The table.
@@ -323,19 +338,19 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
         epoch, start = self.epoch, self.start
         self.epoch, self.start = epoch + 1, 0
         edges = self._edges()
-        batches = range(len(edges) - 1)
         worker = get_worker_info()
-        if worker is None:
-            batches = batches[start:]
-        else:  # batches are asked of the workers in turn, so each has given its share of those that are skipped
-            bounds = [len(batches) * at // worker.num_workers for at in range(worker.num_workers + 1)]
-            shares = [range(a, b) for a, b in itertools.pairwise(bounds)]
-            batches = shares[worker.id][_taken([len(share) for share in shares], start)[worker.id] :]
-        if not batches:
+        share = range(len(edges) - 1)[start:]
+        if worker is not None:
+            # Batches are asked of the workers in turn; after a resumption, too, the first is asked first, whichever
+            # was due. So the workers take turns in their shares.
+            place, number = (worker.id + start) % worker.num_workers, worker.num_workers
+            sizes = [len(range(at, len(edges) - 1, number)) for at in range(number)]
+            share = range(sum(sizes[:place]), sum(sizes[: place + 1]))[len(range(place, start, number)) :]
+        if not share:
             return
-        blocks = self._blocks(epoch, edges[batches[0]])
+        blocks = self._blocks(epoch, edges[share[0]], edges[share[-1] + 1])
         x, y = next(blocks)
-        for batch in batches:
+        for batch in share:
             size = edges[batch + 1] - edges[batch]
             while len(x) < size:
                 more_x, more_y = next(blocks)
@@ -343,22 +358,27 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
             yield x[:size].clone() if self.target is None else (x[:size].clone(), y[:size].clone())
             x, y = x[size:], y[size:]
 
-    def _blocks(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Read buffer after buffer, the next one while one is used, from a row of this process on, round and round."""
+    def _blocks(self, epoch: int, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Read the buffers that hold the rows of this process from `start` to `stop`, the next one while one is used.
+
+        A process with fewer rows than the others begins anew when it is through.
+        """
         buffers = self._buffers(epoch)
-        sizes = [int(self.counts[buffer].sum()) for buffer in buffers]
-        start %= sum(sizes)
-        first = 0
-        while start >= sizes[first]:
-            start -= sizes[first]
-            first += 1
+        needed = []
+        end = 0
+        for buffer in itertools.cycle(buffers):
+            begin, end = end, end + int(self.counts[buffer].sum())
+            if end > start:
+                needed.append((buffer, max(0, start - begin)))
+            if end >= stop:
+                break
         with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(self._load, buffers[first], epoch)
-            for at in itertools.count(first + 1):
+            ahead = pool.submit(self._load, needed[0][0], epoch)
+            for at, (_, skipped) in enumerate(needed):
                 x, y = ahead.result()
-                ahead = pool.submit(self._load, buffers[at % len(buffers)], epoch)
-                yield x[start:], y[start:]
-                start = 0
+                if at + 1 < len(needed):
+                    ahead = pool.submit(self._load, needed[at + 1][0], epoch)
+                yield x[skipped:], y[skipped:]
 
     def _load(self, buffer: list[int], epoch: int) -> tuple[Tensor, Tensor]:
         """Read and encode the rows of some row groups, in their order or a random one."""
@@ -370,8 +390,13 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
         return x, y
 
     def _encode(self, group: RowGroup) -> tuple[Tensor, Tensor]:
-        present = [column.name for column in self.columns.columns if column.name in self.table.names]
-        part = self.table.read(group, present)
+        needed = [column.name for column in self.columns.features]
+        if self.target is not None:
+            needed.append(self.target)
+            if self.division is not None and self.division.group_column is not None:
+                needed.append(self.division.group_column)
+        # A feature that is not there is missed, by name, when the rows are encoded.
+        part = self.table.read(group, [name for name in dict.fromkeys(needed) if name in self.table.names])
         rows = np.arange(len(part))
         if self.target is not None:
             keep = ~is_missing(part[self.target])
@@ -387,17 +412,6 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
         if self.target is None:
             return x, x.new_empty(len(x))
         return x, torch.from_numpy(encode_target(part[self.target], self.target, self.class_names, where))
-
-
-def _taken(lengths: list[int], start: int) -> list[int]:
-    """Count how many of the first `start` batches came from each worker, asked in turn until it has no more."""
-    taken = [0] * len(lengths)
-    while start > 0 and taken != lengths:
-        for at, length in enumerate(lengths):
-            if start > 0 and taken[at] < length:
-                taken[at] += 1
-                start -= 1
-    return taken
 
 
 def values_of(table: RowGroups, name: str) -> Iterator[object]:

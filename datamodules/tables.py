@@ -91,7 +91,8 @@ class TableFiles:
         except OSError as error:
             raise DataError(f"{self.flag}: {error.filename} cannot be read ({error.strerror}).") from error
         names = None if self.is_parquet else self.names  # without a header, they depend on what is expected
-        return hashlib.sha256(repr((FORMAT, self.given, names, digests)).encode()).hexdigest()
+        dialect = None if self.is_parquet else self.dialect
+        return hashlib.sha256(repr((FORMAT, dialect, names, digests)).encode()).hexdigest()
 
     @property
     def cached(self) -> Path:

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 from datamodules.base import EVALUATION_BATCHES, DataModule, Stage, TaskName, moments
 from datamodules.batches import BatchSampler, Inputs, Samples, Split
 from datamodules.columns import (
+    Column,
     Columns,
     Kind,
     check_names,
@@ -97,7 +99,7 @@ class CSVDataModule(DataModule):
 
     def __init__(
         self,
-        path: str,
+        path: str = "",
         target: str | None = None,
         val_path: str | None = None,
         test_path: str | None = None,
@@ -187,14 +189,21 @@ class CSVDataModule(DataModule):
     @cached_property
     def _target(self) -> tuple[TaskName, list[str] | None]:
         part = self._parts["train"]
-        labels = self._scans["train"][1].labels if self.is_streamed else None
-        values = part.table[self.target_column] if labels is None else labels
-        return infer_target(values, self.target_column, self._task, part.where)
+        if self.is_streamed:
+            scanned = self._scans["train"][1]
+            if scanned.labels is not None:
+                rows = scanned.label_rows
+                return infer_target(
+                    scanned.labels, self.target_column, self._task, lambda row, name: self._files.where(rows[row], name)
+                )
+        return infer_target(part.table[self.target_column], self.target_column, self._task, part.where)
 
     # From files to samples
 
     @cached_property
     def _files(self) -> TableFiles:
+        if not self.path:
+            raise DataError("--data.path: give the table, a file, a folder or a glob.")
         return self._open(self.path, "--data.path")
 
     def _open(self, path: str, flag: str) -> TableFiles:
@@ -266,11 +275,14 @@ class CSVDataModule(DataModule):
         """The training, validation and test splits; one that is empty is left out."""
         if not self.is_streamed:
             return super().splits
+        rows = int(self._scans["train"][1].counts[0].sum())
+        if not rows:
+            raise DataError(f"{self.path}: no row is left to train on; hold out less.")
         if self._columns is None:
             part = self._parts["train"]
             self._columns = self._fit(part.table, None, part)
             self._trained_on = self._files.fingerprint
-        self._fit_batch_size(int(self._scans["train"][1].counts[0].sum()))
+        self._fit_batch_size(rows)
         found: dict[Stage, Any] = {}
         for given, (table, scanned) in self._scans.items():
             stages: tuple[Stage, ...] = ("train", "val", "test") if given == "train" else (given,)
@@ -278,8 +290,6 @@ class CSVDataModule(DataModule):
                 if counts.sum():
                     division = self._division if given == "train" else None
                     found[stage] = self._stream(table, stage, self._sources[given], counts, division)
-        if "train" not in found:
-            raise DataError(f"{self.path}: no row is left to train on; hold out less.")
         return found
 
     @cached_property
@@ -288,6 +298,7 @@ class CSVDataModule(DataModule):
         for name, value in {"balance": self.balance != "none", "time_column": self.time_column}.items():
             if value:
                 raise DataError(f"--data.{name}: a streamed table cannot be taken so; give --data.streaming false.")
+        self._check_fold(self._sources.keys())
         found = {}
         for stage, files in self._sources.items():
             table = self._row_groups(files)
@@ -306,7 +317,8 @@ class CSVDataModule(DataModule):
     def _text_columns(self) -> list[str]:
         """What is read as it is written, though it may look like numbers."""
         learned = [] if self._columns is None else [column.name for column in self._columns.categories]
-        return [*(name for name, kind in self.kinds.items() if kind == "category"), *learned]
+        key = [] if self.key_column is None else [self.key_column]
+        return [*(name for name, kind in self.kinds.items() if kind == "category"), *learned, *key]
 
     @property
     def _division(self) -> Division:
@@ -422,9 +434,10 @@ class CSVDataModule(DataModule):
 
     def setup(self, stage: str) -> None:
         """Read and divide the table, and say before training what is learned from what."""
-        super().setup(stage)
         if stage == "fit":
             self._trained_on = self._files.fingerprint
+        super().setup(stage)
+        if stage == "fit":
             say(self.describe())
 
     def describe(self) -> str:
@@ -481,7 +494,7 @@ class CSVDataModule(DataModule):
 
     def _in_order(self, dataset: Samples | Inputs | TableStream) -> DataLoader[Any]:
         if isinstance(dataset, TableStream):
-            return self._make_loader(dataset)
+            return self._make_loader(dataset, num_workers=0)  # several would mix the order
         order = torch.arange(len(dataset))
         return self._make_loader(dataset, BatchSampler(order, EVALUATION_BATCHES * self.batch_size))
 
@@ -513,11 +526,26 @@ class CSVDataModule(DataModule):
         """
         if not isinstance(raw, Mapping):
             return super().encode(raw)
-        names = [column.name for column in (*self.columns.numbers, *self.columns.categories)]
-        table = pa.table({name: pa.chunked_array([pa.array([raw.get(name)])]) for name in names})
+        table = pa.table({column.name: self._cell(column, raw.get(column.name)) for column in self.columns.features})
         return torch.from_numpy(self.columns.encode(table, lambda _, name: f"{name} {raw.get(name)!r}", "the row"))[0]
 
+    def _cell(self, column: Column, value: Any) -> pa.ChunkedArray:  # noqa: ANN401  # whatever a row may hold
+        if column.kind == "date" and isinstance(value, str):  # as it stands in a file, or in JSON
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError as error:
+                raise DataError(f"{column.name} {value!r}: a date is written as 2024-12-31.") from error
+        return pa.chunked_array([pa.array([value])])
+
     # What a checkpoint keeps
+
+    def resumed_settings(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one that was interrupted: here also how rows are divided."""
+        settings = {name: getattr(self, name) for name in ("group_column", "time_column", "stratify")}
+        settings |= {"target": self.target_column, "streaming": self.is_streamed}
+        if self.is_streamed:  # where every worker has its own stretch of an epoch
+            settings["num_workers"] = self.num_workers
+        return {**super().resumed_settings(), **settings}
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the position in the epoch: all that was fitted, as primitives."""
@@ -536,7 +564,13 @@ class CSVDataModule(DataModule):
             self.__dict__.pop(name, None)
         super().load_state_dict(state_dict)
         self._columns = Columns.from_state(state_dict["columns"])
-        self._trained_on = state_dict["trained_on"]
+        fits = self.trainer is not None and self.trainer.state.fn == "fit"
+        if fits and state_dict["batch"] and state_dict["trained_on"] != self._files.fingerprint:
+            raise DataError(
+                f"--data.path {self.path}: this run was interrupted within an epoch on another table; finish it there."
+            )
+        # What is fitted to now is no new table to validate or test on.
+        self._trained_on = self._files.fingerprint if fits else state_dict["trained_on"]
         self.task = state_dict["task"]
         self.target = self.target or state_dict["target"]
         self.key_column = self.key_column or state_dict["key_column"]

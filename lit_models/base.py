@@ -36,11 +36,11 @@ class MeanLoss:
         self.total = loss * size if self.total is None else self.total.add_(loss, alpha=size)
         self.samples += size
 
-    def take(self) -> Tensor | None:
-        """Give the mean over all samples since the last time; None if there were none."""
-        mean = None if self.total is None else self.total / self.samples
-        self.total, self.samples = None, 0
-        return mean
+    def take(self, device: torch.device) -> Tensor:
+        """Give the sum over all samples since the last time, and their number: shape `(2,)`."""
+        total = torch.zeros((), device=device) if self.total is None else self.total.float()
+        self.total, samples, self.samples = None, self.samples, 0
+        return torch.stack([total, torch.tensor(float(samples), device=device)])
 
 
 class LitModule(LightningModule):
@@ -168,9 +168,11 @@ class LitModule(LightningModule):
         self._log_epoch("test_loss", self.test_loss, self.test_metrics)
 
     def _log_epoch(self, name: str, mean_loss: MeanLoss, metrics: MetricCollection | None = None) -> None:
-        mean = mean_loss.take()
-        if mean is not None:
-            self.log(name, mean, sync_dist=True)
+        taken = mean_loss.take(self.device)
+        if self.trainer.world_size > 1:  # processes may have unequal shares
+            taken = self.trainer.strategy.reduce(taken, reduce_op="sum")
+        if taken[1]:
+            self.log(name, taken[0] / taken[1], sync_dist=True)
         if metrics is not None:
             self.log_dict(metrics.compute(), sync_dist=True)
             # What is reset in inference mode, in which `Trainer.validate` runs, could not be updated in a later fit.

@@ -49,10 +49,9 @@ class ExpandCategories(nn.Module):
         sizes = list(cat_cardinalities)
         self.embedded = [at for at, size in enumerate(sizes) if size > max_one_hot]
         dims = [min(50, round(1.6 * sizes[at] ** 0.56)) for at in self.embedded]
-        self.embeddings = nn.ModuleList(nn.Embedding(sizes[at], d) for at, d in zip(self.embedded, dims, strict=True))
-        for embedding in self.embeddings:
-            with torch.no_grad():
-                embedding.weight[0] = 0  # type: ignore[operator]  # torch takes it for a module
+        self.embeddings = nn.ModuleList(
+            nn.Embedding(sizes[at], dim, padding_idx=0) for at, dim in zip(self.embedded, dims, strict=True)
+        )
         # Each number of the one-hot vectors is 1 where one column has one code.
         one_hot = [(at, code) for at, size in enumerate(sizes) if size <= max_one_hot for code in range(1, size)]
         pairs = torch.tensor(one_hot, dtype=torch.long).view(-1, 2)

@@ -45,7 +45,6 @@ class TabMNet(nn.Module):
 
         super().__init__()
         self.num_numbers = split_features(in_features, cat_cardinalities)
-        self.has_categories = bool(cat_cardinalities)
         embeddings = None
         if embedding_dim and self.num_numbers:
             embeddings = PeriodicEmbeddings(
@@ -68,9 +67,14 @@ class TabMNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the scores of every perceptron, `(B, k, num_outputs)`, from rows of shape `(B, in_features)`."""
-        n = self.num_numbers
-        codes = x[:, n:].long() if self.has_categories else None
-        scores: Tensor = self.model(x[:, :n] if n else None, codes)
+        # Not `self.model(...)`: what it checks in Python ties an exported graph to one batch size.
+        model, n = self.model, self.num_numbers
+        parts = []
+        if n:
+            parts.append(x[:, :n] if model.num_module is None else model.num_module(x[:, :n]).flatten(1))
+        if model.cat_module is not None:
+            parts.append(model.cat_module(x[:, n:].long()))
+        scores: Tensor = model.output(model.backbone(model.ensemble_view(torch.cat(parts, dim=1))))
         return scores
 
 
@@ -88,8 +92,6 @@ class LitTabM(LitModule):
         num_frequencies: Frequencies in a number's embedding.
         frequency_scale: Standard deviation of the frequencies at the start: 0.1 to 0.3 do well on hundreds of rows, 1
             on tens of thousands.
-        lr: Learning rate.
-        weight_decay: Weight decay.
         kwargs: Options of `LitModule`.
     """
 
@@ -104,15 +106,18 @@ class LitTabM(LitModule):
         embedding_dim: int = 16,
         num_frequencies: int = 48,
         frequency_scale: float = 0.3,
-        lr: float = 2e-3,
-        weight_decay: float = 3e-4,
         **kwargs: Any,
     ) -> None:
-        super().__init__(lr=lr, weight_decay=weight_decay, **kwargs)
+        super().__init__(**kwargs)
         check_dropout(dropout)
-        for name, value in {"k": k, "num_blocks": num_blocks, "width": width}.items():
+        sizes = {"k": k, "num_blocks": num_blocks, "width": width, "num_frequencies": num_frequencies}
+        for name, value in sizes.items():
             if value < 1:
                 raise ModelError(f"--model.{name} {value}: give 1 or more.")
+        if embedding_dim < 0:
+            raise ModelError(f"--model.embedding_dim {embedding_dim}: give 0, for none, or more.")
+        if frequency_scale <= 0:
+            raise ModelError(f"--model.frequency_scale {frequency_scale}: give more than 0.")
         self.net = TabMNet(
             in_features,
             cat_cardinalities,

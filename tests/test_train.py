@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from datamodules import CSVDataModule
 from lit_models import LitMLP
 from tests.conftest import ROOT, Run
 
@@ -210,6 +211,15 @@ def test_data_that_do_not_fit_the_checkpoint_are_one_line(run: Run, capsys: pyte
         run(f"test --ckpt_path {BEST.replace('Digits', 'Toy')} --data.name iris")
     assert stop.value.code == 2
     assert "was trained with in_features 13, but ToyDataModule has 4" in capsys.readouterr().err
+
+
+def test_a_class_that_is_chosen_has_its_own_defaults(run: Run, workdir: Path) -> None:
+    (workdir / "t.csv").write_text("x,y\n" + "".join(f"{i},{i % 5}.5\n" for i in range(40)))
+    cli = run("--data CSVDataModule --data.path t.csv --max_epochs 1")
+    assert isinstance(cli.datamodule, CSVDataModule)
+    assert cli.datamodule.hparams["batch_size"] is None  # and not the 64 of the default data
+    resumed = run("--ckpt_path runs/LitMLP-CSVDataModule/version_0/checkpoints/last.ckpt --max_epochs 2 --data.seed 0")
+    assert resumed.datamodule.hparams["path"] == "t.csv"
 
 
 def test_data_of_another_class_than_the_checkpoint_knows_are_one_line(

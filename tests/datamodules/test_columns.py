@@ -498,9 +498,19 @@ def test_missing_is_null_nan_or_nothing_but_spaces() -> None:
     assert is_missing(_values([1, None])).tolist() == [False, True]
 
 
+def test_text_that_does_not_sort_as_time_goes_is_refused() -> None:
+    with pytest.raises(DataError, match="row 1 of t is no time that can be put in order"):
+        sort_key(_values(["2020-03-01", "1/10/2020"]), "t", _where)
+
+
 @pytest.mark.parametrize(
     "values",
-    [[3, 1, 2, 1], [0.3, 0.1, 0.2, 0.1], ["c", "a", "b", "a"], [datetime.date(2020, 1, day) for day in (3, 1, 2, 1)]],
+    [
+        [3, 1, 2, 1],
+        [0.3, 0.1, 0.2, 0.1],
+        ["2020-03", "2020-01", "2020-02", "2020-01"],
+        [datetime.date(2020, 1, day) for day in (3, 1, 2, 1)],
+    ],
 )
 def test_times_are_ranked(values: list[Any]) -> None:
     assert sort_key(_values(values), "t", _where).tolist() == [3, 1, 2, 1]

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from callbacks import PredictionWriter
@@ -324,11 +325,14 @@ def test_the_next_epoch_after_a_resumed_one_is_whole(path: str) -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 0), (0, 2), (2, 3)])
-def test_another_number_of_workers_goes_on_with_what_is_left(path: str, before: int, after: int) -> None:
-    data = stream_of(path, batch_size=64, num_workers=before, val_fraction=0, test_fraction=0)
-    seen = numbers(data.train_dataloader())[:3]
-    left = _resumed(path, 0, 3, after)
-    assert Counter(itertools.chain(*seen, *left)) == Counter(range(SIZE))
+def test_within_an_epoch_the_number_of_workers_stays(path: str, before: int, after: int) -> None:
+    state = {**stream_of(path, num_workers=before).state_dict(), "epoch": 0, "batch": 3}
+    data = stream_of(path, num_workers=after)
+    data.trainer = quiet_trainer()
+    data.trainer.state.fn = TrainerFn.FITTING
+    with pytest.raises(DataError, match=f"--data.num_workers {after}: a run is resumed .* it had {before}"):
+        data.load_state_dict(state)
+    data.load_state_dict({**state, "batch": 0})
 
 
 def test_the_place_in_the_epoch_is_in_the_state(path: str) -> None:
@@ -414,14 +418,14 @@ FLAGS = (
 )
 
 
-# There are about 9 steps in an epoch: in the first one, in the middle, about its end, and in a later one.
-@pytest.mark.parametrize("step", [1, 6, 8, 9, 10, 15])
+# There are 10 steps in an epoch: in the first one, at its end, after its end, and in the middle of a later one.
+@pytest.mark.parametrize("step", [1, 10, 11, 25])
 def test_a_resumed_run_equals_an_uninterrupted_one(run: Run, path: str, step: int) -> None:
     whole, resumed = _runs(run, FLAGS, step, "")
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("step", [4, 5, 15])
+@pytest.mark.parametrize("step", [4, 5])
 def test_so_does_one_with_worker_processes(run: Run, path: str, step: int) -> None:
     whole, resumed = _runs(run, f"{FLAGS} --data.num_workers 2", step, "")
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)

@@ -167,9 +167,9 @@ def test_a_changed_file_is_parsed_anew_though_size_and_time_are_the_same(workdir
     "given",
     [
         {"header": False},
-        {"delimiter": ";"},
+        {"delimiter": ","},
         {"quote": "'"},
-        {"decimal": ","},
+        {"decimal": "."},
         {"encoding": "latin-1"},
         {"missing_values": ("7",)},
     ],

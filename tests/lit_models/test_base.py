@@ -119,13 +119,13 @@ def test_a_mean_loss_weighs_batches_by_their_samples() -> None:
     mean = MeanLoss()
     for loss, size in ((1.0, 30), (4.0, 10)):
         mean.update(torch.tensor(loss), size)
-    assert mean.take() == 1.75
-    assert mean.take() is None
+    assert mean.take(torch.device("cpu")).tolist() == [70, 40]
+    assert mean.take(torch.device("cpu")).tolist() == [0, 0]
     for loss, size in ((float("nan"), 1), (2.0, 3)):
         mean.update(torch.tensor(loss), size)
-    taken = mean.take()
-    assert taken is not None
-    assert taken.isnan()  # it must be seen, for it stops the training
+    total, samples = mean.take(torch.device("cpu"))
+    assert samples == 4
+    assert total.isnan()  # it must be seen, for it stops the training
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

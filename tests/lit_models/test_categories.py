@@ -125,7 +125,7 @@ class Codes(DataModule):
         return {"train": Samples(x, classes[first])}
 
     @property
-    def statistics(self) -> dict[str, Tensor]:  # type: ignore[override]  # not cached
+    def statistics(self) -> dict[str, Tensor]:
         """Those that leave the inputs, of which the last are no quantities, as they are."""
         found = {"mean": torch.zeros(4), "std": torch.ones(4)}
         if self.task == "regression":
