@@ -1,10 +1,8 @@
 """What the columns of a table are, fitted on its training rows, and how a row becomes a row of numbers."""
 
-import difflib
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,22 +10,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from datamodules.errors import DataError
+from datamodules.values import Kind, Where, check_names, is_number_text, kind_of, natural, numbers, texts, type_name
 
-Kind = Literal["number", "date", "category"]
-TaskName = Literal["regression", "binary", "multiclass"]
-Where = Callable[[int, str], str]  # names the place of a value, from its row and column
-
-MOSTLY = 0.9  # a text column with this share of numbers is one of numbers, with text that does not belong there
 HALF = 0.5  # a text column of which fewer rows repeat a value than this is no category
 MIN_COUNT = 5  # a category in fewer training rows counts as unseen; in small tables, in fewer than 1 % of them
 MAX_CATEGORIES = 1000  # of one column, the most frequent ones
-MAX_CLASSES = 20  # integers with more values than this are a regression's target
 SAMPLE = 100_000  # rows of which medians and quantiles are taken, where there are more
 IDENTIFIER = re.compile(
     r"(?i:(?:^|[\W_])(?:id|uuid|guid|index|key|rownames|unnamed)(?:[\W_\d]|$))|[a-z](?:Id|ID)$|^column_1$"
 )
-YEAR_FIRST = r"^\s*\d{4}(\D\d{2}(\D\d{2}.*)?)?$"
-NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 
 @dataclass
@@ -136,7 +127,7 @@ class Columns:
             labels, index = texts(table[column.name], column.name, where)
             known = [value for value in column.categories if value is not None]
             met = [label for label in labels if label is not None]
-            if known and met and all(map(_is_number_text, met)) and not any(map(_is_number_text, known)):
+            if known and met and all(map(is_number_text, met)) and not any(map(is_number_text, known)):
                 row = int((index == labels.index(met[0])).argmax())
                 raise DataError(
                     f"{where(row, column.name)}: numbers, where the model learned from text "
@@ -186,7 +177,7 @@ def _fit_one(
     name: str, values: pa.ChunkedArray, rows: NDArray[np.int64] | None, where: Where, kind: Kind | None
 ) -> Column:
     asked = kind is not None
-    kind = kind or _kind(values, name, where)
+    kind = kind or kind_of(values, name, where)
     if kind is None:
         return Column(name, "category", f"left out: {values.type} cannot be learned from")
     column = Column(name, kind)
@@ -239,231 +230,9 @@ def _fit_number(column: Column, x: NDArray[np.float32]) -> None:
         column.role = "left out: constant"
 
 
-def _kind(values: pa.ChunkedArray, name: str, where: Where) -> Kind | None:
-    """Tell what a column holds from its type and, if that is text, from the text."""
-    if pa.types.is_temporal(values.type) and not pa.types.is_duration(values.type):
-        return "date"
-    if _is_number_type(values.type) or pa.types.is_null(values.type):
-        return "number"
-    if not pa.types.is_string(values.type):
-        return None
-    counts = pc.value_counts(trimmed(values).drop_null())
-    words, times = counts.field("values"), counts.field("counts").to_numpy()
-    looks = pc.match_substring_regex(words, NUMBER).to_numpy(zero_copy_only=False)
-    if len(words) and (times * looks).sum() >= MOSTLY * times.sum():
-        numbers(values, name, where)  # raises, and says where, unless all of it are numbers after all
-        return "number"
-    return "category"
-
-
-def numbers(values: pa.ChunkedArray, name: str, where: Where, remedy: str = "") -> NDArray[np.float32]:
-    """Give a column as float32, NaN where it is missing.
-
-    Args:
-        values: The column.
-        name: Its name.
-        where: Names the place of a value, for messages.
-        remedy: What to do about text, beside mending it.
-
-    Raises:
-        DataError: If there is text, infinity, or a number that float32 cannot hold.
-    """
-    kind = values.type
-    if pa.types.is_string(kind):
-        values = trimmed(values)
-        try:
-            x = np.asarray(values.cast(pa.float32()).to_numpy(zero_copy_only=False), np.float32)
-        except pa.ArrowInvalid as error:
-            wrong = pc.invert(pc.match_substring_regex(values, NUMBER))
-            row = pc.index(pc.fill_null(wrong, False), True).as_py()
-            raise DataError(not_a_number(where(max(row, 0), name), name, remedy)) from error
-    elif pa.types.is_temporal(kind):
-        days = values.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy(zero_copy_only=False)
-        x = np.asarray(days / 86_400e6, np.float32)
-    elif pa.types.is_boolean(kind) or pa.types.is_null(kind):
-        x = np.asarray(values.cast(pa.float32()).to_numpy(zero_copy_only=False), np.float32)
-    else:
-        with np.errstate(over="ignore"):
-            x = np.asarray(values.to_numpy(zero_copy_only=False)).astype(np.float32, copy=False)
-    infinite = np.isinf(x)
-    if infinite.any():
-        raise DataError(
-            f"{where(int(infinite.argmax()), name)} is infinite, or too large for float32 (3.4e38); mend it or call it "
-            "missing (--data.missing_values)."
-        )
-    return x
-
-
-def trimmed(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Take the spaces from both ends of text; what then is empty is missing. Other values stay as they are."""
-    if not pa.types.is_string(values.type):
-        return values
-    values = pc.utf8_trim_whitespace(values)
-    return pc.if_else(pc.equal(pc.utf8_length(values), 0), None, values)
-
-
-def not_a_number(place: str, name: str, remedy: str = "") -> str:
-    """Say that a value is text in a column of numbers, and what can be done."""
-    remedy = remedy or f"take the column for categories (--data.categorical [{name}])"
-    return f"{place} is no number; mend it, call it missing (--data.missing_values), or {remedy}."
-
-
-def texts(values: pa.ChunkedArray, name: str, where: Where) -> tuple[list[str | None], NDArray[np.int64]]:
-    """Give the distinct values of a column as text, None for a missing one, and which of them each row has.
-
-    Raises:
-        DataError: If a text has a NUL byte in it.
-    """
-    if pa.types.is_floating(values.type):  # NaN is missing too
-        values = pc.if_else(pc.is_nan(values), None, values)
-    coded = values.combine_chunks().dictionary_encode(null_encoding="encode")
-    if isinstance(coded, pa.ChunkedArray):
-        coded = coded.combine_chunks()
-    words = [_text(word) for word in coded.dictionary.to_pylist()]
-    index = np.asarray(coded.indices, np.int64)
-    for at, word in enumerate(words):
-        if word is not None and "\0" in word:
-            raise DataError(f"{where(int((index == at).argmax()), name)} has a NUL byte in it; is this a text file?")
-    merged = list(dict.fromkeys(words))
-    if len(merged) < len(words):  # some differed in spaces only
-        place = {word: at for at, word in enumerate(merged)}
-        index = np.array([place[word] for word in words], np.int64)[index]
-    return merged, index
-
-
-def _text(value: Any) -> str | None:  # noqa: ANN401  # whatever a column can hold
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    elif isinstance(value, float):
-        value = np.float32(value)  # which prints as it was written
-    return None if value is None else re.sub(r"^(-?\d+)\.0+$", r"\1", str(value).strip()) or None
-
-
-def _is_number_text(text: str | None) -> bool:
-    return text is not None and re.match(NUMBER, text) is not None
-
-
-def _is_number_type(kind: pa.DataType) -> bool:
-    return any(test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean))
-
-
-def natural(text: str) -> tuple[int, float, str]:
-    """Sort key: numbers by their size, then text."""
-    return (0, float(text), text) if _is_number_text(text) else (1, 0.0, text)
-
-
 def thin(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Take `SAMPLE` random values of `x`, the same every time, or all of them where there are no more."""
     return x if len(x) <= SAMPLE else x[np.random.default_rng(0).integers(0, len(x), SAMPLE)]
-
-
-def check_names(wanted: Sequence[str], found: Sequence[str], source: str) -> None:
-    """Look whether a table has the columns it needs.
-
-    Raises:
-        DataError: If one is not there; the message has the nearest name that is.
-    """
-    for name in wanted:
-        if name not in found:
-            close = [other for other in found if other.lower() == name.lower()]
-            close = close or difflib.get_close_matches(name, found, n=1)
-            raise DataError(
-                f"{source}: there is no column {name!r}"
-                + (f"; did you mean {close[0]!r}?" if close else f", only {', '.join(found[:12])}.")
-            )
-
-
-def infer_target(
-    values: pa.ChunkedArray, name: str, task: TaskName | None, where: Where
-) -> tuple[TaskName, list[str] | None]:
-    """Tell what kind of target a column is, and the names of its classes.
-
-    Text, whatever has two values, and integers of few values are classes; other numbers are a regression.
-
-    Args:
-        values: The target, none missing.
-        name: Its name.
-        task: The task, if it is not to be inferred.
-        where: Names the place of a value, for messages.
-
-    Returns:
-        The task, and the labels sorted, numbers by size; None for a regression.
-
-    Raises:
-        DataError: If the target is constant, does not fit the task, or has a class of one row.
-    """
-    kind = _kind(values, name, where)
-    if kind is None:
-        raise DataError(f"column {name!r}: {values.type} cannot be predicted; give another --data.target.")
-    is_text = pa.types.is_string(values.type)
-    distinct = len(texts(values, name, where)[0]) if is_text else pc.count_distinct(values).as_py()
-    if distinct < 2:
-        raise DataError(f"{where(0, name)}: the target is the same in every row; give another --data.target.")
-    if task is None:
-        task = "binary" if distinct == 2 else "multiclass"
-        if distinct > 2 and kind != "category" and not pa.types.is_boolean(values.type):
-            x = numbers(values, name, where)
-            if distinct > MAX_CLASSES or not np.array_equal(x, np.floor(x)):
-                task = "regression"
-    if task == "regression":
-        return task, None
-    labels, index = texts(values, name, where)
-    counts = np.bincount(index)
-    if task == "binary" and len(labels) != 2:
-        raise DataError(f"--data.task binary: {name} has {len(labels)} values, not 2; give --data.task multiclass.")
-    if counts.min() < 2:
-        raise DataError(
-            f"{where(int((index == counts.argmin()).argmax()), name)} is the only row of its class, which cannot be "
-            f"both learned and tested ({len(labels):,} classes); remove the row, give another --data.target, or "
-            "--data.task regression."
-        )
-    return task, sorted((label for label in labels if label is not None), key=natural)
-
-
-def encode_target(
-    values: pa.ChunkedArray, name: str, class_names: list[str] | None, where: Where
-) -> NDArray[np.float32] | NDArray[np.int64]:
-    """Turn targets into class indices, int64, or values in their own unit, float32; shape `(N,)`.
-
-    Raises:
-        DataError: If a label is none of the classes, or a value is no number.
-    """
-    if class_names is None:
-        return numbers(values, name, where, "give another --data.target, or --data.task multiclass").copy()
-    labels, index = texts(values, name, where)
-    classes = {label: at for at, label in enumerate(class_names)}
-    for at, label in enumerate(labels):
-        if label not in classes:
-            row = int((index == at).argmax())
-            raise DataError(
-                f"{where(row, name)} is none of the classes that were learned ({', '.join(class_names[:8])}"
-                f"{', ...' if len(class_names) > 8 else ''})."
-            )
-    return np.array([classes[str(label)] for label in labels], np.int64)[index]
-
-
-def is_missing(values: pa.ChunkedArray) -> NDArray[np.bool_]:
-    """Tell which values are missing: null, NaN, or nothing but spaces; shape `(N,)`."""
-    return np.asarray(pc.is_null(trimmed(values), nan_is_null=True))
-
-
-def sort_key(values: pa.ChunkedArray, name: str, where: Where) -> NDArray[np.int64]:
-    """Rank the values of a column of times, whatever they are written as; shape `(N,)`.
-
-    Raises:
-        DataError: If one is missing, or is text of which the order is not that of time.
-    """
-    missing = is_missing(values)
-    if missing.any():
-        raise DataError(
-            f"{where(int(missing.argmax()), name)} is missing, but rows are to be divided by it; fill it in."
-        )
-    if pa.types.is_string(values.type):
-        odd = ~np.asarray(pc.match_substring_regex(values, YEAR_FIRST))
-        if odd.any():
-            place = where(int(odd.argmax()), name)
-            raise DataError(f"{place} is no time that can be put in order; write times as 2024-12-31 or as numbers.")
-    return np.asarray(pc.rank(values, tiebreaker="dense"), np.int64)
 
 
 def describe(columns: Columns, table: pa.Table, rows: NDArray[np.int64] | None) -> str:
@@ -483,7 +252,7 @@ def describe(columns: Columns, table: pa.Table, rows: NDArray[np.int64] | None) 
                 role = f"category, {len(column.categories)} values"
             elif column.is_flagged:
                 role += ", and whether it is missing"
-        lines.append((column.name, str(values.type).replace("float", "real"), f"{missing:,}", distinct + more, role))
+        lines.append((column.name, type_name(values.type), f"{missing:,}", distinct + more, role))
     widths = [max(len(line[at]) for line in lines) for at in range(5)]
     padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
     text = "\n".join("  ".join(line).rstrip() for line in padded)

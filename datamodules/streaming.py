@@ -21,19 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from datamodules.columns import (
-    MOSTLY,
-    NUMBER,
-    Columns,
-    Where,
-    encode_target,
-    is_missing,
-    not_a_number,
-    numbers,
-    texts,
-)
+from datamodules.columns import Columns
 from datamodules.errors import DataError
 from datamodules.parsing import tidy
+from datamodules.values import MOSTLY, NUMBER, Where, encode_target, is_missing, not_a_number, numbers, texts
 
 SAMPLE = 2**26  # bytes of random training rows, on which the columns are fitted
 BUFFER = 2**25  # bytes of encoded rows that are shuffled together; two such buffers are held at a time

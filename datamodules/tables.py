@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 
-from datamodules.columns import check_names, not_a_number
 from datamodules.dialect import GZIP, MISSING, Dialect, complete, header, is_number, magic, rows
 from datamodules.errors import DataError
 from datamodules.parsing import (
@@ -31,6 +30,7 @@ from datamodules.parsing import (
     mixed_columns,
     parse,
 )
+from datamodules.values import check_names, not_a_number
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".parquet", ".pq", ".gz")  # what is taken from a folder
 FORMAT = "1"  # of the cache; a change makes older files unread

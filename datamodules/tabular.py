@@ -17,24 +17,13 @@ from torch.utils.data import DataLoader
 
 from datamodules.base import EVALUATION_BATCHES, DataModule, Stage, TaskName, moments
 from datamodules.batches import BatchSampler, Inputs, Samples, Split
-from datamodules.columns import (
-    Column,
-    Columns,
-    Kind,
-    check_names,
-    describe,
-    encode_target,
-    fit,
-    infer_target,
-    is_missing,
-    sort_key,
-    texts,
-)
+from datamodules.columns import Column, Columns, describe, fit
 from datamodules.dialect import Dialect
 from datamodules.errors import DataError
 from datamodules.splits import holdout_groups, holdout_last, kfold_groups
 from datamodules.streaming import Division, RowGroups, Scan, TableStream, scan, values_of
 from datamodules.tables import Part, TableFiles
+from datamodules.values import Kind, check_names, encode_target, infer_target, is_missing, sort_key, texts
 
 SMALLEST_BATCH, LARGEST_BATCH = 32, 1024  # rows, unless --data.batch_size says otherwise
 LAZY = ("_files", "_sources", "_parts", "_scans", "_target", "_groups", "_times", "_whole", "_samples", "_inputs")

@@ -12,19 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules import DataError, columns
-from datamodules.columns import (
-    Column,
-    Columns,
-    Kind,
-    TaskName,
-    check_names,
-    describe,
-    encode_target,
-    fit,
-    infer_target,
-    is_missing,
-    sort_key,
-)
+from datamodules.columns import Column, Columns, describe, fit
+from datamodules.values import Kind, TaskName, check_names, encode_target, infer_target, is_missing, sort_key
 
 
 def _where(row: int, column: str) -> str:
