@@ -270,11 +270,7 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
         self.where = where
         self.epoch = 0
         self.start = 0  # how many batches the next epoch skips: those that an interrupted run has already seen
-        distributed = dist.is_available() and dist.is_initialized()
-        self.rank = dist.get_rank() if distributed else 0
-        self.num_ranks = dist.get_world_size() if distributed else 1
-        if shuffle and (self.counts > 0).sum() < self.num_ranks:
-            raise DataError(f"{table.groups[0].file}: fewer row groups than processes; give --devices 1.")
+        self.rank, self.num_ranks = 0, 1
 
     @property
     def samples(self) -> RowGroups:
@@ -292,6 +288,20 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
         if self.shuffle:
             return math.ceil(self.size / self.num_ranks)
         return sum(int(self.counts[at]) for at in self._groups(0))
+
+    def share_out(self) -> None:
+        """Take this process's place among the others, which are known only once training starts.
+
+        Raises:
+            DataError: If there are more processes than row groups to train on.
+        """
+        if dist.is_available() and dist.is_initialized():
+            self.rank, self.num_ranks = dist.get_rank(), dist.get_world_size()
+        if self.shuffle and (self.counts > 0).sum() < self.num_ranks:
+            raise DataError(
+                f"{self.table.groups[0].file}: fewer row groups than processes; give --devices 1 or --data.streaming "
+                "false."
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order; it is counted up by itself from one epoch to the next."""

@@ -427,6 +427,7 @@ class CSVDataModule(DataModule):
             self._trained_on = self._files.fingerprint
         super().setup(stage)
         if stage == "fit":
+            self._loader("train")  # what is wrong is found by all processes together
             say(self.describe())
 
     def describe(self) -> str:
@@ -454,7 +455,10 @@ class CSVDataModule(DataModule):
             return [self._in_order(self._samples)]
         if not self.is_streamed:
             return super()._loader(stage, shuffle)
-        return [self._make_loader(self.splits[stage])] if stage in self.splits else []
+        if stage not in self.splits:
+            return []
+        self.splits[stage].share_out()
+        return [self._make_loader(self.splits[stage])]
 
     def predict_dataloader(self) -> list[DataLoader[Any]]:
         """All rows of the table in their order, whether they have a target or not."""
@@ -483,6 +487,7 @@ class CSVDataModule(DataModule):
 
     def _in_order(self, dataset: Samples | Inputs | TableStream) -> DataLoader[Any]:
         if isinstance(dataset, TableStream):
+            dataset.share_out()
             return self._make_loader(dataset, num_workers=0)  # several would mix the order
         order = torch.arange(len(dataset))
         return self._make_loader(dataset, BatchSampler(order, EVALUATION_BATCHES * self.batch_size))

@@ -2,6 +2,11 @@
 
 import csv
 import itertools
+import json
+import math
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,7 +25,7 @@ from datamodules import CSVDataModule, DataError
 from datamodules.base import Stage
 from datamodules.streaming import RowGroups, TableStream
 from lit_models import LitMLP
-from tests.conftest import Run
+from tests.conftest import ROOT, Run
 from tests.trainers import quiet_trainer
 
 SIZE = 400
@@ -511,6 +516,8 @@ def test_splits_are_the_same_in_every_process(path: str, monkeypatch: pytest.Mon
         data = stream_of(path)
         for stage in stages:
             assert data.splits[stage].counts.tolist() == alone.splits[stage].counts.tolist()
+            # The splits may be there before the processes know each other; the loaders are not.
+            _ = {"train": data.train_dataloader, "val": data.val_dataloader, "test": data.test_dataloader}[stage]()
             assert (data.splits[stage].rank, data.splits[stage].num_ranks) == (rank, 2)
             seen[stage].append(set(rows_of(data, stage)))
     for stage, (first, second) in seen.items():
@@ -524,7 +531,7 @@ def test_fewer_row_groups_than_processes_are_refused(workdir: Path, monkeypatch:
     monkeypatch.setattr("torch.distributed.get_world_size", lambda: 3)
     monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
     with pytest.raises(DataError, match=r"fewer row groups than processes; give --devices 1"):
-        _ = stream_of(workdir / "table.parquet").splits
+        stream_of(workdir / "table.parquet").train_dataloader()
 
 
 # The same as in memory
@@ -753,3 +760,22 @@ def test_a_damaged_file_among_others_is_one_line(mistake: Callable[[str], str], 
     (workdir / "folder" / "2.parquet").write_bytes(b"PAR1" + b"junk" * 50)
     message = mistake(f"--data CSVDataModule --data.path folder --data.streaming {streaming}")
     assert "folder/2.parquet: a damaged Parquet file" in message
+
+
+def test_two_processes_stream_together(path: str, workdir: Path) -> None:
+    line = (
+        f"{ROOT}/train.py --data CSVDataModule --data.path {path} --data.streaming true --data.batch_size 16 "
+        "--accelerator cpu --devices 2 --strategy ddp --max_epochs 2"
+    )
+    done = subprocess.run(
+        [sys.executable, *line.split()],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(Path("runs/LitMLP-CSVDataModule/version_0/summary.json").read_text())
+    size = stream_of(path).splits["train"].size
+    assert summary["steps"] == 2 * math.ceil(math.ceil(size / 2) / 16)
