@@ -41,7 +41,8 @@ def say_spread(measured: list[dict[str, float]]) -> None:
         print(f"mean and standard deviation over {len(measured)} folds")
         for name in measured[0]:
             values = [metrics[name] for metrics in measured if name in metrics]
-            print(f"  {name:<12} {fmean(values):.4g} +- {stdev(values):.2g}")
+            spread = f" +- {stdev(values):.2g}" if len(values) > 1 else ""
+            print(f"  {name:<12} {fmean(values):.4g}{spread}")
 
 
 class Checkpoint(NamedTuple):

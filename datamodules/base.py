@@ -286,14 +286,20 @@ class DataModule(LightningDataModule):
             DataError: If training is to go on with another split, which would put what was held out into training, or
                 within an epoch of other batches.
         """
-        if self.trainer is not None and self.trainer.state.fn == "fit":
+        stage = None if self.trainer is None else self.trainer.state.fn
+        if stage in ("fit", "validate", "test"):
             settings = self.resumed_settings()
             for name, value in state_dict["settings"].items():
-                now = settings[name]
-                if now != value and (name not in WITHIN_EPOCH or state_dict["batch"]):
-                    raise DataError(
-                        f"--data.{name} {now}: a run is resumed with its own splits and batches; it had {value}."
-                    )
+                now = settings.get(name, value)
+                if stage == "fit":
+                    matters = name not in WITHIN_EPOCH or state_dict["batch"]
+                else:
+                    matters = name not in (*WITHIN_EPOCH, "balance")
+                if now != value and matters:
+                    what = "run is resumed with its own splits and batches"
+                    if stage != "fit":
+                        what = "model is tested with the splits it was trained with"
+                    raise DataError(f"--data.{name} {now}: a {what}; it had {value}.")
         self.class_names = state_dict["class_names"]
         self.statistics = state_dict["statistics"]
         self._position = state_dict["epoch"], state_dict["batch"]

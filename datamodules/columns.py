@@ -10,10 +10,22 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from datamodules.errors import DataError
-from datamodules.values import Kind, Where, check_names, is_number_text, kind_of, natural, numbers, texts, type_name
+from datamodules.values import (
+    Kind,
+    Where,
+    check_names,
+    count_distinct,
+    is_number_text,
+    kind_of,
+    natural,
+    numbers,
+    texts,
+    type_name,
+)
 
 HALF = 0.5  # a text column of which fewer rows repeat a value than this is no category
 MIN_COUNT = 5  # a category in fewer training rows counts as unseen; in small tables, in fewer than 1 % of them
+FAR = 1000  # standard deviations from 0: where float32 would show fewer than some 10,000 steps of one
 MAX_CATEGORIES = 1000  # of one column, the most frequent ones
 SAMPLE = 100_000  # rows of which medians and quantiles are taken, where there are more
 IDENTIFIER = re.compile(
@@ -34,6 +46,7 @@ class Column:
         median: Median over the training rows.
         mean: Mean over the training rows, the median standing for what is missing.
         std: Standard deviation likewise; 1 if it is 0.
+        offset: What is taken away before a number becomes float32, whose 24 bits would not show how it varies.
         categories: The values of a category, None for a missing one. Code 0 is for what training did not see.
     """
 
@@ -44,6 +57,7 @@ class Column:
     median: float = 0.0
     mean: float = 0.0
     std: float = 1.0
+    offset: float = 0.0
     categories: list[str | None] = field(default_factory=list)
 
     @property
@@ -96,7 +110,7 @@ class Columns:
         """Mean and standard deviation of each number of a row, `(F,)`; 0 and 1 for flags and codes."""
         mean, std = np.zeros(len(self), np.float32), np.ones(len(self), np.float32)
         for at, column in enumerate(self.numbers):
-            mean[at], std[at] = column.mean, column.std
+            mean[at], std[at] = column.mean - column.offset, column.std
         return mean, std
 
     def encode(self, table: pa.Table, where: Where, source: str) -> NDArray[np.float32]:
@@ -119,7 +133,8 @@ class Columns:
         for at, column in enumerate(self.numbers):
             values = numbers(table[column.name], column.name, where)
             gaps = np.isnan(values)
-            x[:, at] = np.where(gaps, np.float32(column.median), values) if gaps.any() else values
+            values = np.where(gaps, column.median, values) if gaps.any() else values
+            x[:, at] = values - column.offset if column.offset else values
             if column.is_flagged:
                 x[:, flag] = gaps
                 flag += 1
@@ -215,7 +230,7 @@ def _fit_category(column: Column, labels: list[str | None], index: NDArray[np.in
         column.role = "left out: most values are rare"
 
 
-def _fit_number(column: Column, x: NDArray[np.float32]) -> None:
+def _fit_number(column: Column, x: NDArray[np.floating[Any]]) -> None:
     gaps = np.isnan(x)
     column.missing = int(gaps.sum())
     if column.missing == len(x):
@@ -223,14 +238,16 @@ def _fit_number(column: Column, x: NDArray[np.float32]) -> None:
         return
     known = x[~gaps] if column.missing else x
     column.median = float(np.median(thin(known)))
-    x = np.where(gaps, np.float32(column.median), x) if column.missing else x
+    x = np.where(gaps, column.median, x) if column.missing else x
     column.mean, std = float(x.mean(dtype=np.float64)), float(x.std(dtype=np.float64))
     column.std = std if std > 0 else 1.0
+    if std and abs(column.mean) > FAR * std:
+        column.offset = column.mean
     if std == 0 and not column.missing:
         column.role = "left out: constant"
 
 
-def thin(x: NDArray[np.float32]) -> NDArray[np.float32]:
+def thin(x: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """Take `SAMPLE` random values of `x`, the same every time, or all of them where there are no more."""
     return x if len(x) <= SAMPLE else x[np.random.default_rng(0).integers(0, len(x), SAMPLE)]
 
@@ -242,7 +259,8 @@ def describe(columns: Columns, table: pa.Table, rows: NDArray[np.int64] | None) 
     few = None if rows is None else rows[:SAMPLE]
     for column in shown:
         values = table[column.name] if few is None else table[column.name].take(pa.array(few))
-        distinct = f"{pc.count_distinct(values, mode='only_valid').as_py():,}"
+        count = count_distinct(values)
+        distinct = "" if count is None else f"{count:,}"
         more = "+" if rows is not None and len(rows) > SAMPLE else ""
         missing = column.missing or values.null_count
         role = column.role

@@ -17,7 +17,7 @@ from datamodules.errors import DataError
 GZIP = b"\x1f\x8b"  # how such a file begins
 DELIMITERS = ("\t", ";", "|", ",", " ")
 MISSING = (
-    *("", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None"),  # what stands for a missing value
+    *("", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null"),  # what stands for a missing value
     *(" ", " ?", " NA"),
 )
 LONGEST = 2**27  # characters of one value
@@ -56,12 +56,21 @@ def open_bytes(file: Path) -> IO[bytes]:
     return gzip.open(file) if magic(file) == GZIP else file.open("rb")  # type: ignore[return-value]  # it reads bytes too
 
 
-def complete(file: Path, given: Dialect) -> Dialect:
+def complete(file: Path, given: Dialect, may_have_one: bool = False) -> Dialect:
     """Find out from the beginning of a file what of its dialect is not given.
+
+    Args:
+        file: The file.
+        given: What is given.
+        may_have_one: Whether one column may be all.
 
     Raises:
         DataError: If it is no text, is not of this encoding, or has one column only.
     """
+    for name in ("delimiter", "quote", "decimal"):
+        sign = getattr(given, name)
+        if sign is not None and len(sign) != 1:
+            raise DataError(f"--data.{name} {sign!r}: give one character (a tab as $'\\t', or leave it out).")
     try:
         with open_bytes(file) as stream:
             sample = stream.read(SAMPLE)
@@ -73,6 +82,8 @@ def complete(file: Path, given: Dialect) -> Dialect:
         what = f"a NUL byte in line {line}" if b"\0" in sample else "control characters"
         raise DataError(f"{file}: this is no text table ({what}); give a CSV, TSV or Parquet file.")
     try:
+        if not codecs.lookup(encoding)._is_text_encoding:  # base64 and the like
+            raise LookupError(encoding)
         if codecs.lookup(encoding).name == "utf-8":
             encoding = "utf-8-sig"  # with or without a mark
         text = codecs.getincrementaldecoder(encoding)().decode(sample)
@@ -80,6 +91,8 @@ def complete(file: Path, given: Dialect) -> Dialect:
         raise DataError(f"--data.encoding {encoding}: Python knows no such encoding.") from error
     except UnicodeDecodeError as error:
         raise _wrong_encoding(file, encoding, sample[: error.start].count(b"\n") + 1, error) from error
+    except UnicodeError as error:  # UTF-16 without its mark
+        raise DataError(f"{file}: this is not {encoding} ({error}); give another --data.encoding.") from error
     if not text.strip():
         raise DataError(f"{file}: the file is empty.")
     lines = text.splitlines(keepends=True)
@@ -91,7 +104,7 @@ def complete(file: Path, given: Dialect) -> Dialect:
         rows = [row for row in _reader(lines[:200], delimiter, quote) if row]
     except csv.Error as error:
         raise _unclosed(file, quote) from error
-    if len(rows[0]) == 1:
+    if len(rows[0]) == 1 and not may_have_one:
         found = _delimiter(lines, quote)
         hint = f"; it looks like {found!r}" if found != delimiter and found != "," else ""
         raise DataError(
@@ -190,7 +203,8 @@ def header(file: Path, dialect: Dialect) -> tuple[list[str], int]:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(
-            f"{file}, line {line}: there are {names.count(twice[0])} columns named {twice[0]!r}; rename one."
+            f"{file}, line {line}: there are {names.count(twice[0])} columns named {twice[0]!r}; rename one, "
+            "or give --data.header false if these are values."
         )
     return names, line
 

@@ -71,7 +71,8 @@ def column_types(file: Path, dialect: Dialect, names: list[str], lines: int) -> 
         )
     except pa.ArrowInvalid:  # whatever it is, reading the whole file will tell
         return {}
-    return {name: tidy(table)[name].type for name in names if table[name].null_count < len(table)}
+    types = {field.name: field.type for field in tidy(table).schema}
+    return {name: types[name] for name in names if table[name].null_count < len(table)}
 
 
 def parse(file: Path, dialect: Dialect, names: list[str], lines: int, text: Collection[str] = ()) -> pa.Table:
@@ -147,9 +148,12 @@ def _explain(file: Path, dialect: Dialect, error: Exception) -> DataError:
     return DataError(f"{file}: cannot be parsed ({str(error).partition(chr(10))[0]}).")
 
 
-def tidy(table: pa.Table) -> pa.Table:
-    """Make numbers with a fraction float32, text plain text, and times of one unit."""
-    fields = [pa.field(field.name, _tidy_type(field.type)) for field in table.schema]
+def tidy(table: pa.Table, text: Collection[str] = ()) -> pa.Table:
+    """Make numbers with a fraction float32, text plain text, times of one unit; and columns in `text` text."""
+    fields = []
+    for field in table.schema:
+        as_text = field.name in text and not pa.types.is_nested(field.type)
+        fields.append(pa.field(field.name, pa.string() if as_text else _tidy_type(field.type)))
     # Not `safe`: a fraction that float32 rounds is no fault. What overflows becomes infinite, and is found later.
     return table.cast(pa.schema(fields), safe=False)
 

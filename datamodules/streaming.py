@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from datamodules.columns import Columns
 from datamodules.errors import DataError
 from datamodules.parsing import tidy
+from datamodules.tables import read_parquet
 from datamodules.values import MOSTLY, NUMBER, Where, encode_target, is_missing, not_a_number, numbers, texts
 
 SAMPLE = 2**26  # bytes of random training rows, on which the columns are fitted
@@ -46,9 +47,11 @@ class RowGroups:
 
     Args:
         files: The files, of the same columns.
+        text: Columns that are read as text, whatever they are.
     """
 
-    def __init__(self, files: list[Path]) -> None:
+    def __init__(self, files: list[Path], text: Sequence[str] = ()) -> None:
+        self.text = text
         self.groups: list[RowGroup] = []
         start = 0
         for file in files:
@@ -57,7 +60,9 @@ class RowGroups:
                 size = metadata.row_group(number).num_rows
                 self.groups.append(RowGroup(file, number, start, size))
                 start += size
-        self._schema = tidy(pq.read_schema(files[0]).empty_table()).schema
+        if not start:
+            raise DataError(f"{files[0]}: there is no row of data.")
+        self._schema = tidy(pq.read_schema(files[0]).empty_table(), text).schema
         self.names = list(self._schema.names)
         self.num_rows = start
 
@@ -67,8 +72,7 @@ class RowGroups:
 
     def read(self, group: RowGroup, columns: list[str] | None = None) -> pa.Table:
         """Read a row group, or some of its columns."""
-        with pq.ParquetFile(group.file) as file:
-            return tidy(file.read_row_group(group.number, columns=columns))
+        return tidy(read_parquet(group.file, group.number, columns), self.text)
 
 
 @dataclass
@@ -182,7 +186,7 @@ def scan(table: RowGroups, target: str, division: Division | None, where: Where,
         part = table.read(group)
         here = partial(_from, where, group.start)
         for name in part.column_names:
-            if pa.types.is_floating(part[name].type):
+            if pa.types.is_floating(part[name].type) and name not in text:
                 numbers(part[name], name, here)
         for name in list(suspects):
             suspects[name].append(_looks(part[name], group.start))
@@ -297,7 +301,7 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
         """
         if dist.is_available() and dist.is_initialized():
             self.rank, self.num_ranks = dist.get_rank(), dist.get_world_size()
-        if self.shuffle and (self.counts > 0).sum() < self.num_ranks:
+        if (self.counts > 0).sum() < self.num_ranks:
             raise DataError(
                 f"{self.table.groups[0].file}: fewer row groups than processes; give --devices 1 or --data.streaming "
                 "false."

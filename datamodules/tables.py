@@ -6,6 +6,7 @@ import glob
 import hashlib
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from datamodules.parsing import (
     join,
     mixed_columns,
     parse,
+    tidy,
 )
 from datamodules.values import check_names, not_a_number
 
@@ -81,7 +83,8 @@ class TableFiles:
     @cached_property
     def dialect(self) -> Dialect:
         """The dialect, with what was found out."""
-        return complete(self.files[0], self.given)
+        # What a model of one feature learned from has two columns, and what it predicts from may have one.
+        return complete(self.files[0], self.given, self.expected is not None and len(self.expected) == 2)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -115,6 +118,9 @@ class TableFiles:
         return names, lines
 
     def _check_columns(self) -> None:
+        twice = [name for name, count in Counter(self.names).items() if count > 1]
+        if twice:
+            raise DataError(f"{self.files[0]}: there are {self.names.count(twice[0])} columns named {twice[0]!r}.")
         for file in self.files[1:]:
             names = _parquet(file).schema_arrow.names if self.is_parquet else self._header(file)[0]
             check_same_columns(names, self.names, file, self.files[0])
@@ -123,7 +129,10 @@ class TableFiles:
         """Read the whole table; numbers with a fraction are float32. `keep` stores what had to be parsed."""
         self._check_columns()
         if self.is_parquet:
-            return join([_parquet(file).read() for file in self.files]).combine_chunks()
+            parts = [tidy(read_parquet(file), self.text) for file in self.files]
+            if not sum(map(len, parts)):
+                raise DataError(f"{self.files[0]}: there is no row of data.")
+            return join(parts).combine_chunks()
         with contextlib.suppress(OSError, pa.ArrowInvalid):  # not there, or damaged
             table: pa.Table = pq.read_table(self.cached, memory_map=True)
             return table
@@ -295,7 +304,25 @@ def _parquet(file: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{file}: a damaged Parquet file ({str(error).partition(chr(10))[0]}).") from error
+        raise damaged(file, error) from error
+
+
+def read_parquet(file: Path, row_group: int | None = None, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some columns of one row group.
+
+    Raises:
+        DataError: If it is damaged.
+    """
+    try:
+        with pq.ParquetFile(file) as parquet:
+            return parquet.read(columns) if row_group is None else parquet.read_row_group(row_group, columns=columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise damaged(file, error) from error
+
+
+def damaged(file: Path, error: Exception) -> DataError:
+    """Say that a Parquet file cannot be read."""
+    return DataError(f"{file}: a damaged Parquet file ({str(error).partition(chr(10))[0]}).")
 
 
 def _digest(file: Path) -> str:

@@ -171,7 +171,7 @@ class CSVDataModule(DataModule):
         names = self._files.names
         target = self.target or names[-1]
         check_names([target], names, f"--data.target {target}: {self.path}")
-        if target in (*self.exclude, self.key_column, self.group_column):
+        if target in (*self.exclude, self.key_column, self.group_column, self.time_column):
             raise DataError(f"--data.target {target}: it cannot be predicted and be left out at once; name another.")
         return target
 
@@ -300,14 +300,14 @@ class CSVDataModule(DataModule):
         return found
 
     def _row_groups(self, files: TableFiles) -> RowGroups:
-        return RowGroups(files.as_parquet())
+        return RowGroups(files.as_parquet(), self._text_columns)
 
     @property
     def _text_columns(self) -> list[str]:
         """What is read as it is written, though it may look like numbers."""
         learned = [] if self._columns is None else [column.name for column in self._columns.categories]
         key = [] if self.key_column is None else [self.key_column]
-        return [*(name for name, kind in self.kinds.items() if kind == "category"), *learned, *key]
+        return [*(name for name, kind in self.kinds.items() if kind == "category"), *learned, *key, *self.exclude]
 
     @property
     def _division(self) -> Division:
@@ -520,6 +520,7 @@ class CSVDataModule(DataModule):
         """
         if not isinstance(raw, Mapping):
             return super().encode(raw)
+        check_names(list(raw), [column.name for column in self.columns.columns], "the row")
         table = pa.table({column.name: self._cell(column, raw.get(column.name)) for column in self.columns.features})
         return torch.from_numpy(self.columns.encode(table, lambda _, name: f"{name} {raw.get(name)!r}", "the row"))[0]
 
@@ -529,7 +530,10 @@ class CSVDataModule(DataModule):
                 value = datetime.fromisoformat(value)
             except ValueError as error:
                 raise DataError(f"{column.name} {value!r}: a date is written as 2024-12-31.") from error
-        return pa.chunked_array([pa.array([value])])
+        try:
+            return pa.chunked_array([pa.array([value])])
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise DataError(f"{column.name} {value!r}: this is no value of a table.") from error
 
     # What a checkpoint keeps
 
@@ -550,21 +554,41 @@ class CSVDataModule(DataModule):
             "key_column": self.key_column,
             "task": self.task,
             "trained_on": self._trained_on,
+            "asked": self._asked(),
         }
+
+    def _asked(self) -> dict[str, list[str]]:
+        """What was said of columns, by the names of the options."""
+        named = {kind: [name for name, of in self.kinds.items() if of == kind] for kind in ("number", "category")}
+        return {"numeric": named["number"], "categorical": named["category"], "exclude": self.exclude}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what was fitted, before anything is inferred from this table."""
-        for name in ("splits", "target_column", *LAZY):
-            self.__dict__.pop(name, None)
-        super().load_state_dict(state_dict)
-        self._columns = Columns.from_state(state_dict["columns"])
-        fits = self.trainer is not None and self.trainer.state.fn == "fit"
+        if self._columns is None or self._columns.to_state() != state_dict["columns"]:
+            for name in ("splits", "target_column", *LAZY):
+                self.__dict__.pop(name, None)
+            self._columns = Columns.from_state(state_dict["columns"])
+        for name, trained in state_dict["asked"].items():
+            asked = self._asked()[name]
+            if asked and asked != trained:
+                raise DataError(
+                    f"--data.{name} {asked}: this model was trained with {trained}, and its columns stay as they are; "
+                    "train anew without --ckpt_path."
+                )
+        self.target = self.target or state_dict["target"]
+        self.key_column = self.key_column or state_dict["key_column"]
+        self.class_names, self.task = state_dict["class_names"], state_dict["task"]
+        if self.streaming is None and state_dict["trained_on"] == self._files.fingerprint:
+            self.is_streamed = state_dict["settings"]["streaming"]
+        stage = None if self.trainer is None else self.trainer.state.fn
+        if stage == "fit" or state_dict["trained_on"] == self._files.fingerprint:
+            super().load_state_dict(state_dict)
+        else:  # all of another table is used, however this one was divided
+            super().load_state_dict({**state_dict, "settings": {}})
+        fits = stage == "fit"
         if fits and state_dict["batch"] and state_dict["trained_on"] != self._files.fingerprint:
             raise DataError(
                 f"--data.path {self.path}: this run was interrupted within an epoch on another table; finish it there."
             )
         # What is fitted to now is no new table to validate or test on.
         self._trained_on = self._files.fingerprint if fits else state_dict["trained_on"]
-        self.task = state_dict["task"]
-        self.target = self.target or state_dict["target"]
-        self.key_column = self.key_column or state_dict["key_column"]

@@ -51,8 +51,26 @@ def type_name(kind: pa.DataType) -> str:
     return next((name for name, test in names.items() if test(kind)), str(kind))
 
 
-def numbers(values: pa.ChunkedArray, name: str, where: Where, remedy: str = "") -> NDArray[np.float32]:
-    """Give a column as float32, NaN where it is missing.
+def count_distinct(values: pa.ChunkedArray) -> int | None:
+    """Count the values of a column; None where Arrow cannot tell them apart (lists and the like)."""
+    if kind_is_nested(values.type):
+        return None
+    count: int = pc.count_distinct(values, mode="only_valid").as_py()
+    return count
+
+
+def kind_is_nested(kind: pa.DataType) -> bool:
+    """Whether a column holds lists, structures or bytes, or durations, which cannot be learned from."""
+    return bool(
+        pa.types.is_nested(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_duration(kind)
+    )
+
+
+def numbers(values: pa.ChunkedArray, name: str, where: Where, remedy: str = "") -> NDArray[np.floating[Any]]:
+    """Give a column as numbers, NaN where it is missing: integers and times as float64, others as float32.
 
     Args:
         values: The column.
@@ -74,13 +92,13 @@ def numbers(values: pa.ChunkedArray, name: str, where: Where, remedy: str = "") 
             raise DataError(not_a_number(where(max(row, 0), name), name, remedy)) from error
     elif pa.types.is_temporal(kind):
         days = values.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy(zero_copy_only=False)
-        x = np.asarray(days / 86_400e6, np.float32)
+        x = np.asarray(days / 86_400e6, np.float64)
     elif pa.types.is_boolean(kind) or pa.types.is_null(kind):
         x = np.asarray(values.cast(pa.float32()).to_numpy(zero_copy_only=False), np.float32)
     else:
-        with np.errstate(over="ignore"):
-            x = np.asarray(values.to_numpy(zero_copy_only=False)).astype(np.float32, copy=False)
-    infinite = np.isinf(x)
+        x = np.asarray(values.to_numpy(zero_copy_only=False))
+        x = x if x.dtype == np.float32 else x.astype(np.float64)
+    infinite = np.abs(x) > np.finfo(np.float32).max
     if infinite.any():
         raise DataError(
             f"{where(int(infinite.argmax()), name)} is infinite, or too large for float32 (3.4e38); mend it or call it "
@@ -195,7 +213,7 @@ def infer_target(
         task = "binary" if distinct == 2 else "multiclass"
         if distinct > 2 and kind != "category" and not pa.types.is_boolean(values.type):
             x = numbers(values, name, where)
-            if distinct > MAX_CLASSES or not np.array_equal(x, np.floor(x)):
+            if distinct > min(MAX_CLASSES, len(values) / 2) or not np.array_equal(x, np.floor(x)):
                 task = "regression"
     if task == "regression":
         return task, None
@@ -221,7 +239,7 @@ def encode_target(
         DataError: If a label is none of the classes, or a value is no number.
     """
     if class_names is None:
-        return numbers(values, name, where, "give another --data.target, or --data.task multiclass").copy()
+        return numbers(values, name, where, "give another --data.target, or --data.task multiclass").astype(np.float32)
     labels, index = texts(values, name, where)
     classes = {label: at for at, label in enumerate(class_names)}
     for at, label in enumerate(labels):

@@ -26,7 +26,7 @@ class LeNet(nn.Module):
         super().__init__()
         channels, *size = input_shape
         if size not in ([28, 28], [32, 32]):
-            given = "x".join(map(str, size))
+            given = "x".join(map(str, size)) or f"rows of {channels} numbers"
             raise ModelError(f"--model.input_shape: LeNet is made for 28x28 or 32x32 images, not {given}; try LitMLP.")
         self.features = nn.Sequential(
             nn.Conv2d(channels, 6, kernel_size=5, padding=(32 - size[0]) // 2),

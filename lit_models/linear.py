@@ -9,7 +9,7 @@ from torch import nn
 
 from lit_models.base import LitModule
 from lit_models.categories import ExpandCategories
-from lit_models.tasks import TaskName
+from lit_models.tasks import ModelError, TaskName
 
 
 def linear(in_features: int, cat_cardinalities: Sequence[int], num_outputs: int) -> nn.Sequential:
@@ -28,6 +28,7 @@ class LitLinearRegression(LitModule):
         cat_cardinalities: How many codes each category has, if the last numbers of a row are codes.
         num_outputs: Values to predict.
         task: The task; a regression.
+        lr: Learning rate, higher than a deep network's: there is but one layer.
         kwargs: Options of `LitModule`.
     """
 
@@ -37,9 +38,12 @@ class LitLinearRegression(LitModule):
         num_outputs: int = 1,
         task: TaskName = "regression",
         cat_cardinalities: Sequence[int] = (),
+        lr: float = 0.03,
         **kwargs: Any,
     ) -> None:
-        super().__init__(task=task, num_outputs=num_outputs, **kwargs)
+        if task != "regression":
+            raise ModelError(f"--model LitLinearRegression: this is a {task} task; take LitLogisticRegression.")
+        super().__init__(task=task, num_outputs=num_outputs, lr=lr, **kwargs)
         self.net = linear(in_features, cat_cardinalities, num_outputs)
         self.example_input_array = torch.zeros(2, in_features)
 
@@ -52,6 +56,7 @@ class LitLogisticRegression(LitModule):
         cat_cardinalities: How many codes each category has, if the last numbers of a row are codes.
         num_outputs: 1 for a binary task, else the number of classes.
         task: `binary` (a sigmoid) or `multiclass` (a softmax).
+        lr: Learning rate, higher than a deep network's: there is but one layer.
         kwargs: Options of `LitModule`.
     """
 
@@ -61,8 +66,11 @@ class LitLogisticRegression(LitModule):
         num_outputs: int = 1,
         task: TaskName = "binary",
         cat_cardinalities: Sequence[int] = (),
+        lr: float = 0.03,
         **kwargs: Any,
     ) -> None:
-        super().__init__(task=task, num_outputs=num_outputs, **kwargs)
+        if task == "regression":
+            raise ModelError("--model LitLogisticRegression: this is a regression task; take LitLinearRegression.")
+        super().__init__(task=task, num_outputs=num_outputs, lr=lr, **kwargs)
         self.net = linear(in_features, cat_cardinalities, num_outputs)
         self.example_input_array = torch.zeros(2, in_features)

@@ -89,6 +89,10 @@ BAD: dict[str, tuple[str | bytes, str, str]] = {
     "no such key": (GOOD, "--data.key_column c", "--data.key_column: there is no column 'c'"),
     "no such group": (GOOD, "--data.group_column c", "--data.group_column: there is no column 'c'"),
     "no such time": (GOOD, "--data.time_column c", "--data.time_column: there is no column 'c'"),
+    "long delimiter": (GOOD, "--data.delimiter ab", "--data.delimiter 'ab': give one character"),
+    "no text encoding": (GOOD, "--data.encoding base64", "--data.encoding base64: Python knows no such encoding"),
+    "no mark": (GOOD, "--data.encoding utf-16", "bad.csv: this is not utf-16"),
+    "time as target": (GOOD, "--data.target b --data.time_column b", "--data.target b: it cannot be predicted and"),
     "nothing to learn from": (GOOD, "--data.exclude [a,b]", "no column is left to learn from"),
     "two classes of three": (_line(12, "1,2,maybe\n1,2,maybe\n"), "--data.task binary", "y has 3 values, not 2"),
     "regression of words": (GOOD, "--data.task regression", "line 2: 'yes' in column y is no number"),
@@ -168,6 +172,27 @@ def test_a_row_of_a_parquet_file_is_named(refused: Mistake, workdir: Path) -> No
     a[7] = np.inf
     pq.write_table(pa.table({"a": a, "y": ["no", "yes"] * 10}), workdir / "bad.parquet")
     assert "bad.parquet, row 8, column a is infinite" in refused("--data.path bad.parquet")
+
+
+def test_same_names_in_parquet(refused: Mistake, workdir: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_arrays([pa.array([1.0, 2.0])] * 3, names=["a", "a", "y"])
+    pq.write_table(table, workdir / "bad.parquet")
+    assert "bad.parquet: there are 2 columns named 'a'" in refused("--data.path bad.parquet")
+
+
+def test_a_damaged_body_of_a_parquet_file(refused: Mistake, workdir: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"a": np.random.default_rng(0).normal(size=5000), "y": ["no", "yes"] * 2500})
+    pq.write_table(table, workdir / "bad.parquet")
+    content = bytearray((workdir / "bad.parquet").read_bytes())
+    content[4:2000] = bytes(1996)
+    (workdir / "bad.parquet").write_bytes(content)
+    assert "bad.parquet: a damaged Parquet file" in refused("--data.path bad.parquet")
 
 
 @pytest.fixture
@@ -259,6 +284,23 @@ def test_numbers_where_text_was_are_one_line(run: Run, workdir: Path, capsys: py
     assert "new.csv, line 2: '1' in column c: numbers, where the model learned from text (blue, green, red)" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("flags", ["--data.seed 5", "--data.num_folds 5", "--data.streaming true"])
+def test_a_model_is_not_tested_on_rows_it_was_trained_on(
+    trained: str, run: Run, capsys: pytest.CaptureFixture[str], flags: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(f"test --ckpt_path {trained} {flags}")
+    assert stop.value.code == 2
+    assert "a model is tested with the splits it was trained with" in capsys.readouterr().err
+
+
+def test_columns_stay_as_they_were_trained(trained: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(f"predict --ckpt_path {trained} --data.exclude [a]")
+    assert stop.value.code == 2
+    assert "--data.exclude ['a']: this model was trained with []" in capsys.readouterr().err
 
 
 def test_an_unknown_label_is_one_line(

@@ -836,3 +836,44 @@ def test_cross_validation_chooses_the_fold_itself(mistake: Callable[[str], str],
     write(workdir / "table.csv", table())
     message = mistake(f"cross_validate --data CSVDataModule --data.path table.csv --data.fold {fold}")
     assert "--data.fold: cross_validate holds out each fold in turn; leave it out" in message
+
+
+def test_large_numbers_that_vary_little_are_learned_from(workdir: Path) -> None:
+    start = 1_700_000_000_000
+    (workdir / "t.csv").write_text("ms,y\n" + "".join(f"{start + i},{i % 7}.5\n" for i in range(100)))
+    data = CSVDataModule("t.csv")
+    x = data.splits["train"].samples.x[:, 0]
+    assert x.diff().tolist() == [1.0] * 99
+    assert data.statistics["mean"].abs().item() < 1
+    assert data.encode({"ms": start + 5}).item() == x[5].item()
+
+
+def test_a_column_of_lists_is_left_out(workdir: Path) -> None:
+    columns = {"a": [1.0, 2.0] * 20, "tags": [["u"], ["v", "w"]] * 20, "y": ["no", "yes"] * 20}
+    pq.write_table(pa.table(columns), workdir / "t.parquet")
+    data = CSVDataModule("t.parquet")
+    assert "tags" in data.describe()
+    assert data.in_features == 1
+
+
+def test_one_feature_alone_can_be_predicted_from(run: Run, workdir: Path) -> None:
+    (workdir / "t.csv").write_text("x,y\n" + "".join(f"{i / 9},{2 * i / 9}\n" for i in range(300)))
+    (workdir / "new.csv").write_text("x\n1.0\n2.0\n")
+    cli = run("--model LitLinearRegression --data CSVDataModule --data.path t.csv")
+    assert cli.trainer.callback_metrics["test_mae"] < 0.5  # of values from 0 to 67
+    run(
+        "predict --ckpt_path runs/LitLinearRegression-CSVDataModule/version_0/checkpoints/best.ckpt --data.path new.csv"
+    )
+    assert len(Path("predictions.csv").read_text().splitlines()) == 3
+
+
+def test_keys_of_a_parquet_file_are_kept_as_they_are(run: Run, workdir: Path) -> None:
+    import decimal
+
+    ids = [decimal.Decimal(12345678900 + i) for i in range(40)]
+    table = pa.table({"id": ids, "a": [1.0, 2.0, 3.0, 4.0] * 10, "y": ["no", "yes"] * 20})
+    pq.write_table(table, workdir / "t.parquet")
+    run("--data CSVDataModule --data.path t.parquet --data.key_column id --max_epochs 1")
+    run("predict --ckpt_path runs/LitMLP-CSVDataModule/version_0/checkpoints/best.ckpt")
+    rows = Path("predictions.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == [str(number) for number in ids]
