@@ -148,7 +148,9 @@ class DataModule(LightningDataModule):
 
     def hold_out_fold(self, labels: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
         """Divide `size` samples into folds and hold out the one asked for: those that stay, and those held out."""
-        folds = kfold(size, self.num_folds, self.seed, labels)
+        return self._pick_fold(kfold(size, self.num_folds, self.seed, labels))
+
+    def _pick_fold(self, folds: list[Tensor]) -> tuple[Tensor, Tensor]:
         held_out = folds.pop(self.fold)
         return torch.cat(folds).sort().values, held_out
 

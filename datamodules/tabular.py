@@ -249,11 +249,7 @@ class CSVDataModule(DataModule):
     def divide(self, given: dict[Stage, Samples]) -> dict[Stage, Split]:
         """Hold out, fit the columns on what is left to train on, and encode everything by them."""
         splits = super().divide(given)
-        if self._columns is None:
-            part = self._parts["train"]
-            self._columns = self._fit(part.table, splits["train"].indices.numpy(), part)
-            self._trained_on = self._files.fingerprint
-        self._fit_batch_size(splits["train"].size)
+        self._fit(splits["train"].indices.numpy(), splits["train"].size)
         for stage, part in self._parts.items():
             given[stage].x = self._encode(part)
             part.files.keep()
@@ -267,11 +263,7 @@ class CSVDataModule(DataModule):
         rows = int(self._scans["train"][1].counts[0].sum())
         if not rows:
             raise DataError(f"{self.path}: no row is left to train on; hold out less.")
-        if self._columns is None:
-            part = self._parts["train"]
-            self._columns = self._fit(part.table, None, part)
-            self._trained_on = self._files.fingerprint
-        self._fit_batch_size(rows)
+        self._fit(None, rows)
         found: dict[Stage, Any] = {}
         for given, (table, scanned) in self._scans.items():
             stages: tuple[Stage, ...] = ("train", "val", "test") if given == "train" else (given,)
@@ -307,7 +299,7 @@ class CSVDataModule(DataModule):
         """What is read as it is written, though it may look like numbers."""
         learned = [] if self._columns is None else [column.name for column in self._columns.categories]
         key = [] if self.key_column is None else [self.key_column]
-        return [*(name for name, kind in self.kinds.items() if kind == "category"), *learned, *key, *self.exclude]
+        return [*self._asked()["categorical"], *learned, *key, *self.exclude]
 
     @property
     def _division(self) -> Division:
@@ -344,34 +336,30 @@ class CSVDataModule(DataModule):
             files.where,
         )
 
-    def _fit(self, table: pa.Table, rows: NDArray[np.int64] | None, part: Part) -> Columns:
-        wanted = {
-            "numeric": [name for name, kind in self.kinds.items() if kind == "number"],
-            "categorical": [name for name, kind in self.kinds.items() if kind == "category"],
-            "exclude": self.exclude,
-            **{
-                flag: [value]
-                for flag in ("key_column", "group_column", "time_column")
-                if (value := getattr(self, flag)) is not None
-            },
-        }
-        for flag, columns in wanted.items():
-            check_names(columns, table.column_names, f"--data.{flag}")
+    def _fit(self, rows: NDArray[np.int64] | None, size: int) -> None:
+        """Fit the columns, unless they came with a checkpoint, and the batches to the training rows, `size` of them."""
+        if self._columns is None:
+            self._columns = self._fit_columns(self._parts["train"], rows)
+            self._trained_on = self._files.fingerprint
+        if self._choose_batch_size:
+            near = 2 ** round(math.log2(max(1, size / 200)))
+            self.batch_size = min(max(near, SMALLEST_BATCH), LARGEST_BATCH)
+
+    def _fit_columns(self, part: Part, rows: NDArray[np.int64] | None) -> Columns:
+        for flag, columns in self._asked().items():
+            check_names(columns, part.table.column_names, f"--data.{flag}")
         roles = dict.fromkeys(self.exclude, "left out: as asked")
         for role in ("key", "group", "time"):
             name: str | None = getattr(self, f"{role}_column")
-            if name is not None and name not in self.kinds:
-                roles[name] = role
+            if name is not None:
+                check_names([name], part.table.column_names, f"--data.{role}_column")
+                if name not in self.kinds:
+                    roles[name] = role
         roles[self.target_column] = "target"
-        found = fit(table, rows, part.where, roles, self.kinds)
+        found = fit(part.table, rows, part.where, roles, self.kinds)
         if self.key_column is None:
             self.key_column = next((column.name for column in found.columns if column.is_identifier), None)
         return found
-
-    def _fit_batch_size(self, rows: int) -> None:
-        if self._choose_batch_size:
-            near = 2 ** round(math.log2(max(1, rows / 200)))
-            self.batch_size = min(max(near, SMALLEST_BATCH), LARGEST_BATCH)
 
     def _encode(self, part: Part) -> Tensor:
         return torch.from_numpy(self.columns.encode(part.table, part.where, str(part.files.files[0])))
@@ -392,8 +380,7 @@ class CSVDataModule(DataModule):
                 raise DataError(
                     f"--data.num_folds {self.num_folds}: {self.group_column} has too few groups for so many folds."
                 )
-            held_out = folds.pop(self.fold)
-            return torch.cat(folds).sort().values, held_out
+            return self._pick_fold(folds)
         if self.time_column is not None:
             order = self._times.argsort(stable=True)
             blocks = order.tensor_split(self.num_folds + 1)
@@ -568,8 +555,8 @@ class CSVDataModule(DataModule):
             for name in ("splits", "target_column", *LAZY):
                 self.__dict__.pop(name, None)
             self._columns = Columns.from_state(state_dict["columns"])
-        for name, trained in state_dict["asked"].items():
-            asked = self._asked()[name]
+        for name, asked in self._asked().items():
+            trained = state_dict["asked"][name]
             if asked and asked != trained:
                 raise DataError(
                     f"--data.{name} {asked}: this model was trained with {trained}, and its columns stay as they are; "
@@ -578,15 +565,13 @@ class CSVDataModule(DataModule):
         self.target = self.target or state_dict["target"]
         self.key_column = self.key_column or state_dict["key_column"]
         self.class_names, self.task = state_dict["class_names"], state_dict["task"]
-        if self.streaming is None and state_dict["trained_on"] == self._files.fingerprint:
+        fits = self.trainer is not None and self.trainer.state.fn == "fit"
+        same_table = state_dict["trained_on"] == self._files.fingerprint
+        if self.streaming is None and same_table:
             self.is_streamed = state_dict["settings"]["streaming"]
-        stage = None if self.trainer is None else self.trainer.state.fn
-        if stage == "fit" or state_dict["trained_on"] == self._files.fingerprint:
-            super().load_state_dict(state_dict)
-        else:  # all of another table is used, however this one was divided
-            super().load_state_dict({**state_dict, "settings": {}})
-        fits = stage == "fit"
-        if fits and state_dict["batch"] and state_dict["trained_on"] != self._files.fingerprint:
+        # All of another table is tested or predicted, however this one was divided.
+        super().load_state_dict(state_dict if fits or same_table else {**state_dict, "settings": {}})
+        if fits and state_dict["batch"] and not same_table:
             raise DataError(
                 f"--data.path {self.path}: this run was interrupted within an epoch on another table; finish it there."
             )
