@@ -17,6 +17,7 @@ from datamodules.values import (
     count_distinct,
     is_number_text,
     kind_of,
+    listed,
     natural,
     numbers,
     texts,
@@ -145,8 +146,7 @@ class Columns:
             if known and met and all(map(is_number_text, met)) and not any(map(is_number_text, known)):
                 row = int((index == labels.index(met[0])).argmax())
                 raise DataError(
-                    f"{where(row, column.name)}: numbers, where the model learned from text "
-                    f"({', '.join(known[:3])}{', ...' if len(known) > 3 else ''})."
+                    f"{where(row, column.name)}: numbers, where the model learned from text ({listed(known, 3)})."
                 )
             codes = {value: code for code, value in enumerate(column.categories, 1)}
             x[:, at] = np.array([codes.get(label, 0) for label in labels], np.float32)[index]

@@ -23,7 +23,7 @@ from datamodules.errors import DataError
 from datamodules.splits import holdout_groups, holdout_last, kfold_groups
 from datamodules.streaming import Division, RowGroups, Scan, TableStream, scan, values_of
 from datamodules.tables import Part, TableFiles
-from datamodules.values import Kind, check_names, encode_target, infer_target, is_missing, sort_key, texts
+from datamodules.values import Kind, check_names, encode_target, infer_target, is_missing, listed, sort_key, texts
 
 SMALLEST_BATCH, LARGEST_BATCH = 32, 1024  # rows, unless --data.batch_size says otherwise
 LAZY = ("_files", "_sources", "_parts", "_scans", "_target", "_groups", "_times", "_whole", "_samples", "_inputs")
@@ -426,7 +426,7 @@ class CSVDataModule(DataModule):
             text += f"\nfitted on {len(sample):,} random training rows, as the table is streamed"
         what = "a number"
         if self.class_names is not None:
-            what = f"one of {', '.join(self.class_names[:8])}{', ...' if len(self.class_names) > 8 else ''}"
+            what = f"one of {listed(self.class_names, 8)}"
         how = f"{self.task}; --data.task overrules" if self._task is None else self.task
         return f"{text}\n{self.target_column} is predicted as {what} ({how}), in batches of {self.batch_size}"
 

@@ -162,6 +162,11 @@ def is_number_type(kind: pa.DataType) -> bool:
     return any(test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean))
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """Name the first of some things, and say whether there are more."""
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+
+
 def natural(text: str) -> tuple[int, float, str]:
     """Sort key: numbers by their size, then text."""
     return (0, float(text), text) if is_number_text(text) else (1, 0.0, text)
@@ -245,10 +250,7 @@ def encode_target(
     for at, label in enumerate(labels):
         if label not in classes:
             row = int((index == at).argmax())
-            raise DataError(
-                f"{where(row, name)} is none of the classes that were learned ({', '.join(class_names[:8])}"
-                f"{', ...' if len(class_names) > 8 else ''})."
-            )
+            raise DataError(f"{where(row, name)} is none of the classes that were learned ({listed(class_names, 8)}).")
     return np.array([classes[str(label)] for label in labels], np.int64)[index]
 
 
