@@ -1,5 +1,6 @@
-"""What must cross from the data to the model: sizes and task, and what a checkpoint keeps of the data."""
+"""What must cross between data and model: sizes and task, what a checkpoint keeps, how weights want their images."""
 
+import importlib
 from typing import Any
 
 from jsonargparse import ArgumentError, Namespace
@@ -10,6 +11,25 @@ from runs import Checkpoint
 
 # What the data know and a model may ask for, under the same name; a flag given by hand wins.
 LINKED = ("task", "num_outputs", "in_features", "input_shape", "vocab_size", "cat_cardinalities")
+
+
+def prepare(config: Namespace, given: Namespace) -> None:
+    """Have the data prepare their inputs as those of the model's weights were, unless they were told how.
+
+    Args:
+        config: What was parsed, with the defaults; the data's arguments are filled in here.
+        given: What was parsed, without them.
+    """
+    module, _, name = config.model.class_path.rpartition(".")
+    preprocessing = getattr(getattr(importlib.import_module(module), name), "preprocessing", None)
+    if preprocessing is None or config.ckpt_path is not None:
+        return
+    wanted, by_hand = config.data.init_args, init_args(given, "data")
+    found = {name: value for name, value in preprocessing(**config.model.init_args.as_dict()).items() if name in wanted}
+    if "image_size" not in by_hand:  # one size follows from the other
+        for name, value in found.items():
+            if name not in by_hand:
+                wanted[name] = value
 
 
 def take_state(data: LightningDataModule, saved: Checkpoint) -> None:

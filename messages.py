@@ -27,7 +27,8 @@ TRAINER_FLAGS = sorted(inspect.signature(Trainer.__init__).parameters.keys() - {
 
 USAGE = "train.py [fit|validate|test|predict|cross_validate] [flags]"
 _MODELS = [name for name in lit_models.__all__ if name.startswith("Lit") and name != "LitModule"]
-_DATA = [name for name in datamodules.__all__ if name.endswith("DataModule") and not name.startswith(("Data", "Image"))]
+_BASES = ("DataModule", "ImageDataModule")
+_DATA = [name for name in datamodules.__all__ if name.endswith("DataModule") and name not in _BASES]
 HELP = (
     f"Subcommands: {', '.join(SUBCOMMANDS)}; fit if none is given. {CROSS_VALIDATE} fits once for each fold. "
     f"Models (--model NAME, its flags by --model.help NAME): {', '.join(_MODELS)}. "
@@ -136,6 +137,7 @@ def be_quiet() -> None:
         "Could not log computational graph",
         "No seed found",
         "might cause the trace to be incorrect",  # TensorBoard's graph is only looked at
+        "in eval mode at the start of training",  # a frozen backbone stays so
         "has `__len__` defined",  # a streamed table's length is right
         "JsonargparseDeprecationWarning",
         "parameter was deprecated",  # Lightning's own use of jsonargparse

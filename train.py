@@ -24,6 +24,7 @@ from callbacks import (
     BestCheckpoint,
     EarlyStopping,
     LastCheckpoint,
+    MistakeGrid,
     PredictionWriter,
     ProgressBar,
     RandomState,
@@ -31,7 +32,7 @@ from callbacks import (
     log_hyperparameters,
 )
 from datamodules import DataModule
-from links import init_args, link, take_state
+from links import init_args, link, prepare, take_state
 from lit_models import LitModule
 from messages import CROSS_VALIDATE, HELP, SUBCOMMANDS, TRAINER_FLAGS, USAGE, USER_ERRORS, be_quiet, explain, is_mistake
 from runs import (
@@ -173,6 +174,7 @@ class KindlingCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Make the data, let them say what the model needs to know, then make the model and the Trainer."""
         config, data = self._config, self._config.data
+        prepare(config, self.given)
         self.datamodule = self._instantiate(Namespace(data=data)).data
         if config.ckpt_path is not None:
             take_state(self.datamodule, self._saved)
@@ -222,6 +224,10 @@ class KindlingCLI(LightningCLI):
             callbacks += [self._get(self.config_init, "early_stopping"), RandomState(), self.summary]
         if fits and config.enable_checkpointing is not False:
             callbacks += [self._get(self.config_init, "checkpoint"), LastCheckpoint()]
+        if self.subcommand in ("fit", "test"):
+            # What a test finds goes to the curves of the run that it tests.
+            run = Path(self._config.ckpt_path or "").parent.parent
+            callbacks.append(MistakeGrid(None if fits or not (run / "config.yaml").is_file() else run))
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter("predictions.csv"))
         if not fits:

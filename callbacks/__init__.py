@@ -1,6 +1,7 @@
 """What watches a model learn: Lightning callbacks that save, stop, show and write."""
 
 from callbacks.checkpoints import BestCheckpoint, EarlyStopping, LastCheckpoint
+from callbacks.mistakes import MistakeGrid
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import ProgressBar
 from callbacks.random_state import RandomState
@@ -10,6 +11,7 @@ __all__ = [
     "BestCheckpoint",
     "EarlyStopping",
     "LastCheckpoint",
+    "MistakeGrid",
     "PredictionWriter",
     "ProgressBar",
     "RandomState",

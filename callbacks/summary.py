@@ -31,11 +31,15 @@ class RunSummary(Callback):
         self._best_score: float | None = None
         self._best: dict[str, float] = {}
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock: a model may have much to do before its first step."""
+        self._start, self._folder, self.summary = time.monotonic(), None, {}
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and say what is trained on what."""
-        self.summary, self._best, self._best_score = {}, {}, None
+        """Say what is trained on what."""
+        self._best, self._best_score = {}, None
         self._folder = trainer.log_dir  # now, as the processes of a distributed run must ask for it together
-        self._start, self._first_batch = time.monotonic(), _batches(trainer)
+        self._first_batch = _batches(trainer)
         if trainer.is_global_zero:
             parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
             sizes = {stage: split.size for stage, split in getattr(_data(trainer), "splits", {}).items()}
@@ -57,7 +61,7 @@ class RunSummary(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write what is known when training breaks off."""
-        if trainer.state.fn == "fit" and self._start and not self.summary:
+        if trainer.state.fn == "fit" and self._folder is not None and not self.summary:
             interrupted = isinstance(exception, KeyboardInterrupt)
             self.write(trainer, pl_module, "interrupted" if interrupted else f"failed: {type(exception).__name__}")
 

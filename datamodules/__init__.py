@@ -3,6 +3,8 @@
 from datamodules.base import DataModule
 from datamodules.batches import BatchSampler, Samples
 from datamodules.errors import DataError
+from datamodules.folder import ImageFolderDataModule
+from datamodules.hub import HuggingFaceDataModule
 from datamodules.tabular import CSVDataModule
 from datamodules.toy import ToyDataModule
 from datamodules.vision import DigitsDataModule, FashionMNISTDataModule, ImageDataModule, MNISTDataModule
@@ -14,7 +16,9 @@ __all__ = [
     "DataModule",
     "DigitsDataModule",
     "FashionMNISTDataModule",
+    "HuggingFaceDataModule",
     "ImageDataModule",
+    "ImageFolderDataModule",
     "MNISTDataModule",
     "Samples",
     "ToyDataModule",

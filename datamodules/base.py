@@ -1,7 +1,7 @@
 """What every data module shares: splits, batches, a resumable shuffle, and what was fitted."""
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
+from tqdm import tqdm
 
 from datamodules.batches import BatchSampler, Samples, Split
 from datamodules.errors import DataError
@@ -85,6 +86,7 @@ class DataModule(LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self._position = (0, 0)  # the epoch and the batch from which training goes on
+        self._features: dict[Stage, Split] = {}  # what takes the place of the inputs in a fit
 
     def load(self) -> dict[Stage, Samples]:
         """Read all samples: `train`, those to learn from, and `val` and `test` where the data have them apart."""
@@ -172,6 +174,7 @@ class DataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Load and divide the data; Lightning calls this on every process."""
+        self._features = {}
         if self.trainer is not None and stage in ("fit", "validate") and not self.val_dataloader():
             # So that everyone who asks `trainer.enable_validation` hears the truth.
             self.trainer.limit_val_batches = 0
@@ -209,6 +212,40 @@ class DataModule(LightningDataModule):
         """
         return x
 
+    @property
+    def augments(self) -> bool:
+        """Whether `augment` draws at random."""
+        return False
+
+    def precompute(self, extract: Callable[[Tensor], Tensor], views: int, device: torch.device) -> None:
+        """Compute features once, and have this fit train and validate on them in the place of the inputs.
+
+        Args:
+            extract: From a batch of inputs on its device to features, `(B, F)`; it must not change in the fit.
+            views: How many augmented versions of each training sample to take, if any augmenting is random; the
+                epochs take them in turn.
+            device: Where `extract` wants its batch.
+        """
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for stage, (samples, indices) in self.splits.items():
+                if stage == "test":
+                    continue
+                batches = indices.split(EVALUATION_BATCHES * self.batch_size)
+                times = views if stage == "train" and self.augments else 1
+                found: list[Tensor] = []
+                # No bar in a file.
+                for view in tqdm(range(times), desc=f"{stage} features", unit="view", disable=None, leave=False):
+                    torch.manual_seed(self.seed + view)  # a resumed run finds the same
+                    for x, _ in self._make_loader(samples, batches):
+                        x = x.to(device)
+                        found.append(extract(self.augment(x) if stage == "train" else x).float().cpu())
+                y = samples.y[indices].repeat(times, *[1] * (samples.y.ndim - 1))
+                self._features[stage] = Split(Samples(torch.cat(found), y), torch.arange(len(indices)))
+
+    def teardown(self, stage: str) -> None:
+        """Let go of the features: after the fit a model may look at other things."""
+        self._features = {}
+
     def decode(self, outputs: Tensor) -> dict[str, list[Any]]:
         """Turn predictions into columns for a person to read.
 
@@ -233,7 +270,7 @@ class DataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401  # Lightning's signature
         """Augment training batches, but no input on its own (Lightning sends a model's example), on the device."""
-        if self.trainer is not None and self.trainer.training and not isinstance(batch, Tensor):
+        if self.trainer is not None and self.trainer.training and not (isinstance(batch, Tensor) or self._features):
             x, y = batch
             return self.augment(x), y
         return batch
@@ -309,17 +346,18 @@ class DataModule(LightningDataModule):
     def _loader(self, stage: Stage, shuffle: bool | None = None) -> list[DataLoader[Any]]:
         if stage not in self.splits:
             return []
-        samples, indices = self.splits[stage]
+        samples, indices = self._features.get(stage, self.splits[stage])
         shuffle = stage == "train" if shuffle is None else shuffle
         weights = None
         if shuffle and self.balance == "weights":
             weights = class_weights(samples.y[indices])
+        views = len(samples) // len(indices) if stage in self._features else 1
         # Without gradients there is room for more.
         batch_size = self.batch_size * (1 if stage == "train" else EVALUATION_BATCHES)
-        return [self._make_loader(samples, BatchSampler(indices, batch_size, shuffle, self.seed, weights))]
+        return [self._make_loader(samples, BatchSampler(indices, batch_size, shuffle, self.seed, weights, views))]
 
     def _make_loader(
-        self, dataset: Dataset[Any], sampler: BatchSampler | None = None, num_workers: int | None = None
+        self, dataset: Dataset[Any], sampler: Iterable[Tensor] | None = None, num_workers: int | None = None
     ) -> DataLoader[Any]:
         num_workers = self.num_workers if num_workers is None else num_workers
         return DataLoader(

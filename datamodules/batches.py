@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 import torch.distributed as dist
@@ -10,16 +10,25 @@ from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
 
+class Store(Protocol):
+    """What inputs are kept in: a tensor, or what can be indexed like one."""
+
+    def __len__(self) -> int: ...
+
+    def index_select(self, dim: int, index: Tensor, /) -> Tensor:
+        """Take a whole batch in one call."""
+
+
 class Samples(Dataset[tuple[Tensor, Tensor]]):
-    """Resident samples: all inputs and all targets, each one tensor.
+    """Samples, of which a batch is one indexing.
 
     Args:
         x: The inputs, shape `(N, ...)`.
         y: The targets, shape `(N,)` or `(N, K)`.
     """
 
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x = x
+    def __init__(self, x: Store, y: Tensor) -> None:
+        self.x: Any = x  # a tensor, but for pictures
         self.y = y
 
     def __len__(self) -> int:
@@ -31,9 +40,9 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Inputs(Dataset[Tensor]):
-    """Inputs without targets, `(N, F)`."""
+    """Inputs without targets, `(N, ...)`."""
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Store) -> None:
         self.x = x
 
     def __len__(self) -> int:
@@ -68,10 +77,17 @@ class BatchSampler(DistributedSampler[Tensor]):
         shuffle: Whether every epoch has an order of its own.
         seed: Seed of these orders.
         weights: If given, every epoch draws `n` samples with replacement, each in proportion to its weight.
+        views: How many versions of all samples there are, each `n` after the one before; epochs take them in turn.
     """
 
     def __init__(
-        self, indices: Tensor, batch_size: int, shuffle: bool = False, seed: int = 0, weights: Tensor | None = None
+        self,
+        indices: Tensor,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        weights: Tensor | None = None,
+        views: int = 1,
     ) -> None:
         distributed = dist.is_available() and dist.is_initialized()
         super().__init__(
@@ -84,6 +100,7 @@ class BatchSampler(DistributedSampler[Tensor]):
         self.indices = indices
         self.batch_size = batch_size
         self.weights = weights
+        self.views = views
         self.start = 0  # how many batches the next epoch skips: those that an interrupted run has already seen
 
     def __len__(self) -> int:
@@ -106,5 +123,6 @@ class BatchSampler(DistributedSampler[Tensor]):
             order = order[torch.arange(self.rank, self.total_size, self.num_replicas) % size]
         edges = [min(batch * self.batch_size, len(order)) for batch in range(len(self))] + [len(order)]
         start, self.start = self.start, 0
+        view = size * (self.epoch % self.views)
         for batch in range(start, len(self)):
-            yield self.indices[order[edges[batch] : edges[batch + 1]]]
+            yield self.indices[order[edges[batch] : edges[batch + 1]]] + view

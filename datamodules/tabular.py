@@ -1,7 +1,6 @@
 """A table of one's own: CSV, TSV or Parquet, from a messy file to batches."""
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -10,38 +9,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.base import EVALUATION_BATCHES, DataModule, Stage, TaskName, moments
-from datamodules.batches import BatchSampler, Inputs, Samples, Split
+from datamodules.base import EVALUATION_BATCHES, Stage, TaskName, moments
+from datamodules.batches import Inputs, Samples, Split
 from datamodules.columns import Column, Columns, describe, fit
 from datamodules.dialect import Dialect
 from datamodules.errors import DataError
+from datamodules.own import OwnDataModule, physical_memory, say
 from datamodules.splits import holdout_groups, holdout_last, kfold_groups
 from datamodules.streaming import Division, RowGroups, Scan, TableStream, scan, values_of
 from datamodules.tables import Part, TableFiles
 from datamodules.values import Kind, check_names, encode_target, infer_target, is_missing, listed, sort_key, texts
 
 SMALLEST_BATCH, LARGEST_BATCH = 32, 1024  # rows, unless --data.batch_size says otherwise
-LAZY = ("_files", "_sources", "_parts", "_scans", "_target", "_groups", "_times", "_whole", "_samples", "_inputs")
+LAZY = ("_files", "_sources", "_parts", "_scans", "_target", "_groups", "_times", "_whole", "everything", "unlabelled")
 PACKED = 5  # times as much as a gzip file holds, about, is in it
 
 
-say = rank_zero_only(print)
-
-
-def physical_memory() -> float:
-    """Bytes of memory that this machine has; infinity where the system does not tell."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):
-        return math.inf
-
-
-class CSVDataModule(DataModule):
+class CSVDataModule(OwnDataModule):
     """A table with a column to predict, in CSV, TSV (plain or gzip) or Parquet files, told by their content.
 
     What the columns are is inferred, and can be overridden. A batch is one float32 matrix `(B, F)` with its targets:
@@ -75,16 +63,13 @@ class CSVDataModule(DataModule):
         streaming: Whether to read the table in parts while training, in memory that does not grow with it; by default
             if it is larger than a quarter of the memory. Rows are then divided by a hash of their number (or group),
             columns are fitted on a random sample of the training rows, and neither `balance` nor `time_column` can be.
-        cache_dir: Where parsed tables are kept; the folder can be deleted at any time.
         batch_size: Rows in a training batch; by default a power of two near a two-hundredth of the training rows, from
             32 to 1024.
-        kwargs: Options of `DataModule`.
+        kwargs: Options of `OwnDataModule` and `DataModule`.
 
     Raises:
         DataError: If the table cannot be read or learned from; the message names the file, line or column.
     """
-
-    is_fitted_by_state = True
 
     def __init__(
         self,
@@ -107,23 +92,20 @@ class CSVDataModule(DataModule):
         encoding: str | None = None,
         missing_values: Sequence[str] = (),
         streaming: bool | None = None,
-        cache_dir: str = "~/.cache/kindling",
         batch_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size=LARGEST_BATCH if batch_size is None else batch_size, **kwargs)
+        super().__init__(path, batch_size=LARGEST_BATCH if batch_size is None else batch_size, **kwargs)
         self._choose_batch_size = batch_size is None
-        self.path, self.val_path, self.test_path = path, val_path, test_path
+        self.val_path, self.test_path = val_path, test_path
         self.target, self.key_column = target, key_column
         self.group_column, self.time_column, self.stratify = group_column, time_column, stratify
         self.exclude = list(exclude)
         self.kinds: dict[str, Kind] = {**dict.fromkeys(numeric, "number"), **dict.fromkeys(categorical, "category")}
         self._dialect = header, delimiter, quote, decimal, encoding, tuple(missing_values)
         self.streaming = streaming
-        self.cache_dir = cache_dir
         self._task = task
         self._columns: Columns | None = None  # once fitted, or loaded from a checkpoint
-        self._trained_on: str | None = None  # the fingerprint of the table that they were fitted on
         both = set(numeric) & set(categorical)
         if both:
             raise DataError(f"--data.numeric: {sorted(both)} cannot be numbers and categories at once.")
@@ -340,7 +322,7 @@ class CSVDataModule(DataModule):
         """Fit the columns, unless they came with a checkpoint, and the batches to the training rows, `size` of them."""
         if self._columns is None:
             self._columns = self._fit_columns(self._parts["train"], rows)
-            self._trained_on = self._files.fingerprint
+            self._trained_on = self.fingerprint
         if self._choose_batch_size:
             near = 2 ** round(math.log2(max(1, size / 200)))
             self.batch_size = min(max(near, SMALLEST_BATCH), LARGEST_BATCH)
@@ -410,8 +392,6 @@ class CSVDataModule(DataModule):
 
     def setup(self, stage: str) -> None:
         """Read and divide the table, and say before training what is learned from what."""
-        if stage == "fit":
-            self._trained_on = self._files.fingerprint
         super().setup(stage)
         if stage == "fit":
             self._loader("train")  # what is wrong is found by all processes together
@@ -433,26 +413,20 @@ class CSVDataModule(DataModule):
     # What is not divided: tables to predict, or to test a trained model on
 
     @property
-    def _is_new(self) -> bool:
-        """Whether a model was trained on another table than this."""
-        return self._trained_on is not None and self._trained_on != self._files.fingerprint
+    def fingerprint(self) -> str:
+        """What the table hashes to."""
+        return self._files.fingerprint
 
     def _loader(self, stage: Stage, shuffle: bool | None = None) -> list[DataLoader[Any]]:
-        if stage != "train" and self._is_new:
-            return [self._in_order(self._samples)]
-        if not self.is_streamed:
+        if not self.is_streamed or (stage != "train" and self.is_new):
             return super()._loader(stage, shuffle)
         if stage not in self.splits:
             return []
         self.splits[stage].share_out()
         return [self._make_loader(self.splits[stage])]
 
-    def predict_dataloader(self) -> list[DataLoader[Any]]:
-        """All rows of the table in their order, whether they have a target or not."""
-        return [self._in_order(self._inputs)]
-
     @cached_property
-    def _samples(self) -> Samples | TableStream:
+    def everything(self) -> Samples | TableStream:
         """All rows that have a target."""
         say(f"{self.path} is not what the model was trained on: all of its rows are used")
         if self.is_streamed:
@@ -462,7 +436,7 @@ class CSVDataModule(DataModule):
         return Samples(self._encode(part), self._labels(part))
 
     @cached_property
-    def _inputs(self) -> Inputs | TableStream:
+    def unlabelled(self) -> Inputs | TableStream:
         """All rows, without their targets."""
         known = {column.name for column in self.columns.columns}
         extra = [name for name in self._files.names if name not in known]
@@ -476,8 +450,7 @@ class CSVDataModule(DataModule):
         if isinstance(dataset, TableStream):
             dataset.share_out()
             return self._make_loader(dataset, num_workers=0)  # several would mix the order
-        order = torch.arange(len(dataset))
-        return self._make_loader(dataset, BatchSampler(order, EVALUATION_BATCHES * self.batch_size))
+        return super()._in_order(dataset)
 
     @cached_property
     def _whole(self) -> Part:
@@ -540,7 +513,6 @@ class CSVDataModule(DataModule):
             "target": self.target_column,
             "key_column": self.key_column,
             "task": self.task,
-            "trained_on": self._trained_on,
             "asked": self._asked(),
         }
 
@@ -565,15 +537,6 @@ class CSVDataModule(DataModule):
         self.target = self.target or state_dict["target"]
         self.key_column = self.key_column or state_dict["key_column"]
         self.class_names, self.task = state_dict["class_names"], state_dict["task"]
-        fits = self.trainer is not None and self.trainer.state.fn == "fit"
-        same_table = state_dict["trained_on"] == self._files.fingerprint
-        if self.streaming is None and same_table:
+        if self.streaming is None and state_dict["trained_on"] == self.fingerprint:
             self.is_streamed = state_dict["settings"]["streaming"]
-        # All of another table is tested or predicted, however this one was divided.
-        super().load_state_dict(state_dict if fits or same_table else {**state_dict, "settings": {}})
-        if fits and state_dict["batch"] and not same_table:
-            raise DataError(
-                f"--data.path {self.path}: this run was interrupted within an epoch on another table; finish it there."
-            )
-        # What is fitted to now is no new table to validate or test on.
-        self._trained_on = self._files.fingerprint if fits else state_dict["trained_on"]
+        super().load_state_dict(state_dict)

@@ -58,6 +58,11 @@ class ImageDataModule(DataModule):
         """Turn one image (rows of numbers from 0 to 255) into uint8 of shape `input_shape`."""
         return super().encode(raw).round().clamp(0, 255).to(torch.uint8)
 
+    @property
+    def augments(self) -> bool:
+        """Whether any random change was asked for."""
+        return bool(self.shift or self.rotation or self.crop or self.flip or self.erasing)
+
     def augment(self, x: Tensor) -> Tensor:
         """Change every image of a batch, shape `(B, C, H, W)`, at random and in its own way."""
         if self.shift or self.rotation or self.crop or self.flip:

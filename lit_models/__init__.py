@@ -6,6 +6,7 @@ from lit_models.linear import LitLinearRegression, LitLogisticRegression
 from lit_models.mlp import MLP, LitMLP
 from lit_models.tabm import LitTabM, TabMNet
 from lit_models.tasks import ModelError
+from lit_models.transfer import LitTransfer, TransferNet
 
 __all__ = [
     "MLP",
@@ -18,6 +19,8 @@ __all__ = [
     "LitMLP",
     "LitModule",
     "LitTabM",
+    "LitTransfer",
     "ModelError",
     "TabMNet",
+    "TransferNet",
 ]

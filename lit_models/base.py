@@ -109,30 +109,41 @@ class LitModule(LightningModule):
         Returns:
             Shape `(B, num_outputs)`: logits, or values in the target's own unit.
         """
+        return self.task.rescale(self.net(self.normalized(x)))
+
+    def normalized(self, x: Tensor) -> Tensor:
+        """Compute what the network gets from raw inputs: floating-point, and normalised."""
         raw = x.to(self.standardize.mean.dtype)
         scale = 255 if x.dtype == torch.uint8 else 1
         if x.ndim == 2 and self.standardize.mean.ndim == 3:  # flattened images get their channels back
             raw = raw.unflatten(1, (self.standardize.mean.shape[0], 1, -1))
-        return self.task.rescale(self.net(self.standardize(raw, scale)))
+        normalized: Tensor = self.standardize(raw, scale)
+        return normalized
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss to descend along."""
-        return self._shared_step(batch, self.train_loss)
+        return self._shared_step(batch, self.train_loss)[0]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure a batch of the validation split."""
-        self._shared_step(batch, self.val_loss, self.val_metrics)
+        self._measure(batch, self.val_loss, self.val_metrics)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Measure a batch of the test split."""
-        self._shared_step(batch, self.test_loss, self.test_metrics)
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Measure a batch of the test split, and give what is predicted."""
+        return self._measure(batch, self.test_loss, self.test_metrics)
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """Predict probabilities, or values in the target's own unit; targets in the batch are not looked at."""
         scores: Tensor = self(batch if isinstance(batch, Tensor) else batch[0])
         return self.task.activate(scores)
 
-    def _shared_step(self, batch: Batch, mean_loss: MeanLoss, metrics: MetricCollection | None = None) -> Tensor:
+    def _measure(self, batch: Batch, mean_loss: MeanLoss, metrics: MetricCollection) -> Tensor:
+        _, scores, y = self._shared_step(batch, mean_loss)
+        predicted = self.task.activate(scores)
+        metrics.update(predicted, y)
+        return predicted
+
+    def _shared_step(self, batch: Batch, mean_loss: MeanLoss) -> tuple[Tensor, Tensor, Tensor]:
         x, y = batch
         if y.ndim == 2 and y.shape[1] == 1:  # one target for each sample, written as a column
             y = y.squeeze(1)
@@ -142,9 +153,7 @@ class LitModule(LightningModule):
         loss = self.task.loss(scores, y)
         summed = self.hparams["reduction"] == "sum"
         mean_loss.update(loss.detach() / self.task.num_terms(scores) if summed else loss.detach(), len(y))
-        if metrics is not None:
-            metrics.update(self.task.activate(scores.detach()), y)
-        return loss
+        return loss, scores, y
 
     # What is measured is accumulated without a word to the Trainer, and logged once an epoch: a `self.log` in every
     # step would cost as much as the step of a small model.
@@ -196,7 +205,7 @@ class LitModule(LightningModule):
         config, trainer = self.optimization, self.trainer
         # Gradients are clipped before the optimizer sees them, but under a 16-bit scaler a fused one unscales them.
         fused = not (trainer.gradient_clip_val and str(trainer.precision) == "16-mixed")
-        optimizer = make_optimizer(config["optimizer"], self.parameters(), fused)
+        optimizer = make_optimizer(config["optimizer"], self.param_groups(), fused)
         scheduler = None
         if config["scheduler"] != "none":
             scheduler = make_scheduler(config["scheduler"], optimizer, trainer.estimated_stepping_batches)
@@ -215,6 +224,10 @@ class LitModule(LightningModule):
                 "strict": False,
             },
         }
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """What is trained, as `torch.optim` takes it: groups of `params`, with an `lr_factor` where it is not 1."""
+        return [{"params": list(self.parameters())}]
 
     @property
     def optimization(self) -> dict[str, Any]:

@@ -3,10 +3,8 @@
 import importlib
 import inspect
 import math
-from collections.abc import Iterable
 from typing import Any, Literal
 
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
@@ -19,25 +17,26 @@ SchedulerName = Literal["none", "one-cycle", "cosine", "plateau"]
 Config = dict[str, Any]  # {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
 
 
-def make_optimizer(config: Config, params: Iterable[nn.Parameter], fused: bool = True) -> Optimizer:
+def make_optimizer(config: Config, groups: list[dict[str, Any]], fused: bool = True) -> Optimizer:
     """Make an optimizer, with those of the arguments that it knows.
 
     Args:
         config: Its `class_path` and `init_args`.
-        params: What is trained.
+        groups: What is trained: `params`, and the `lr_factor` of those that learn at a share of the learning rate.
         fused: Whether to update all parameters in one kernel where `torch` has one, which cuts Adam's step to a third.
             An explicit `fused` among the arguments wins.
     """
     cls = _import(config["class_path"])
-    parameters = list(params)
     known = inspect.signature(cls).parameters
     args = {name: value for name, value in config["init_args"].items() if name in known}
     # Adagrad's fused kernel is one for the CPU alone. `foreach` and `differentiable` exclude fusing.
-    if cls.__name__ == "Adagrad" and any(p.device.type != "cpu" for p in parameters):
+    if cls.__name__ == "Adagrad" and any(p.device.type != "cpu" for group in groups for p in group["params"]):
         fused = False
     if fused and "fused" in known and not any(args.get(name) for name in ("foreach", "differentiable")):
         args["fused"] = True if args.get("fused") is None else args["fused"]
-    optimizer: Optimizer = cls(parameters, **args)
+    optimizer: Optimizer = cls(groups, **args)
+    for group in optimizer.param_groups:
+        group["lr"] *= group.pop("lr_factor", 1)
     return optimizer
 
 
@@ -55,16 +54,19 @@ def make_scheduler(config: Config | SchedulerName, optimizer: Optimizer, total_s
     Raises:
         ModelError: If the schedule needs an end and there is none.
     """
-    lr = optimizer.param_groups[0]["lr"]
+    lrs = [group["lr"] for group in optimizer.param_groups]
     if isinstance(config, dict):
         args = config["init_args"]
-        if config["class_path"].endswith("OneCycleLR") and not (args.get("total_steps") or args.get("epochs")):
-            args = {**args, "total_steps": _finite(total_steps)}
+        if config["class_path"].endswith("OneCycleLR"):
+            if not (args.get("total_steps") or args.get("epochs")):
+                args = {**args, "total_steps": _finite(total_steps)}
+            if len(lrs) > 1 and not isinstance(args["max_lr"], list):
+                args = {**args, "max_lr": [args["max_lr"] * lr / lrs[0] for lr in lrs]}
         scheduler: LRScheduler = _import(config["class_path"])(optimizer, **args)
         return scheduler
     if config == "one-cycle":
         # The momentum stays what it was set to.
-        return OneCycleLR(optimizer, max_lr=lr, total_steps=_finite(total_steps), cycle_momentum=False)
+        return OneCycleLR(optimizer, max_lr=lrs, total_steps=_finite(total_steps), cycle_momentum=False)
     if config == "cosine":
         end = _finite(total_steps)
         # By the step alone, so that a run resumed with more epochs follows the longer curve.

@@ -23,7 +23,7 @@ def net() -> nn.Module:
 
 def _make(net: nn.Module, name: str, may_fuse: bool = True, **args: Any) -> Optimizer:
     config = {"class_path": f"torch.optim.{name}", "init_args": {"lr": 0.1, **args}}
-    return make_optimizer(config, net.parameters(), may_fuse)
+    return make_optimizer(config, [{"params": list(net.parameters())}], may_fuse)
 
 
 @pytest.mark.parametrize("name", get_args(OptimizerName))

@@ -1,0 +1,139 @@
+"""One picture: from the bytes of a file, whatever they are, to upright RGB of one size."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+
+# What is opened, by content. PostScript is not: Pillow has Ghostscript run it.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+LARGEST_FILE = 2**30  # bytes; nothing larger is a picture
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+class PictureError(Exception):
+    """Something that is no picture, or a damaged one: the message says why."""
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        PictureError: If it cannot be read, or can be no picture.
+    """
+    try:
+        if not path.is_file():  # a pipe, which would never end, or a link to nothing
+            raise PictureError("no regular file")
+        if path.stat().st_size > LARGEST_FILE:
+            raise PictureError("larger than 1 GiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"cannot be read ({error.strerror})") from error
+
+
+def to_rgb(content: bytes) -> Image.Image:
+    """Decode a picture: upright, in 8-bit RGB, whatever its own mode, depth and orientation. Of several, the first.
+
+    Args:
+        content: What is in the file.
+
+    Raises:
+        PictureError: If it cannot be decoded, or would be larger than Pillow's limit for decompression bombs.
+    """
+    if not content:
+        raise PictureError("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a large photograph is no bomb yet; odd metadata are no damage
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            return upright_rgb(image)
+    except MemoryError:
+        raise
+    except UnidentifiedImageError:
+        raise PictureError("no picture of a known format") from None
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"a decompression bomb ({error})") from error
+    except Exception as error:  # decoders raise whatever they stumble over: SyntaxError, struct.error, EOFError, ...
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise PictureError(f"damaged ({reason})") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Turn a picture upright by its EXIF orientation and convert it to RGB.
+
+    16-bit grey is scaled to 8 bits, floating-point grey is taken to be in [0, 1], and what is transparent is laid on
+    white.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
+        levels = np.asarray(image).clip(0, 65535) / 257
+        return Image.fromarray(levels.round().astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        levels = np.nan_to_num(np.asarray(image)).clip(0, 1) * 255
+        return Image.fromarray(levels.round().astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def to_square(image: Image.Image, size: int, interpolation: Interpolation = "bilinear") -> NDArray[np.uint8]:
+    """Resize the shorter side to `size` and cut out the middle: torchvision's `Resize` and `CenterCrop` in one step.
+
+    Only what is kept is computed, so that a picture of one row and a million columns is no danger.
+
+    Args:
+        image: An RGB picture.
+        size: Height and width of what comes out, in pixels.
+        interpolation: How pixels are weighed; all but `nearest` smooth what is made smaller.
+
+    Returns:
+        Shape `(3, size, size)`.
+    """
+    short = min(image.size)
+    # torchvision cuts the longer side's size down to an integer, then rounds half the rest.
+    sides = [int(size * side / short) for side in image.size]
+    starts = [round((side - size) / 2) for side in sides]
+    scales = [old / new for old, new in zip(image.size, sides, strict=True)]
+    left, top = (start * scale for start, scale in zip(starts, scales, strict=True))
+    right, bottom = ((start + size) * scale for start, scale in zip(starts, scales, strict=True))
+    box = (left, top, min(right, image.width), min(bottom, image.height))
+    cut = image.resize((size, size), _FILTERS[interpolation], box)
+    return np.ascontiguousarray(np.asarray(cut).transpose(2, 0, 1))
+
+
+def open_picture(raw: Any) -> Image.Image:  # noqa: ANN401  # whatever holds a picture
+    """Make upright RGB of whatever holds a picture.
+
+    Args:
+        raw: A path, the bytes of a file, a PIL image, or a uint8 array `(H, W)`, `(H, W, C)` or `(C, H, W)`.
+
+    Raises:
+        PictureError: If it is no picture.
+    """
+    if isinstance(raw, (str, Path)):
+        return to_rgb(read_file(Path(raw)))
+    if isinstance(raw, bytes):
+        return to_rgb(raw)
+    if isinstance(raw, Image.Image):
+        return upright_rgb(raw)
+    array = np.asarray(raw)
+    if array.dtype != np.uint8:
+        raise PictureError(f"an array of {array.dtype}, not of uint8 from 0 to 255")
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    try:
+        return upright_rgb(Image.fromarray(array.squeeze(2) if array.shape[2:] == (1,) else array))
+    except (TypeError, ValueError) as error:
+        raise PictureError(f"no picture can be made of an array of shape {array.shape}") from error

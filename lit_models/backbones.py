@@ -1,0 +1,152 @@
+"""Networks of torchvision without their last layer, and what they have learned."""
+
+import sys
+from collections.abc import Sequence
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+
+from lit_models.tasks import ModelError
+
+FILES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
+
+
+def make_backbone(name: str, input_shape: Sequence[int]) -> tuple[nn.Module, int]:
+    """Build a network of torchvision without its last layer.
+
+    Args:
+        name: Its name.
+        input_shape: Channels, height and width of an image.
+
+    Returns:
+        The network, with random weights, from images `(B, 3, H, W)` to features `(B, F)`; and F.
+
+    Raises:
+        ModelError: If there is no such network, or it cannot take such images.
+    """
+    from torchvision import models  # takes a second, which `--help` need not wait for
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ModelError(f"--model.backbone {name}: torchvision has no such network; there are {', '.join(known)}.")
+    channels, *size = input_shape
+    if channels not in (1, 3) or len(size) != 2:
+        raise ModelError(f"--model.input_shape {list(input_shape)}: {name} takes images of 3 channels, or of 1.")
+    options: dict[str, Any] = {}
+    if name.startswith("vit"):
+        options["image_size"] = size[0]
+    elif name.startswith("maxvit"):
+        options["input_size"] = tuple(size)
+    elif name in ("googlenet", "inception_v3"):
+        options = {"aux_logits": False, "init_weights": True}
+
+    def build() -> tuple[nn.Module, int]:
+        net: nn.Module = models.get_model(name, weights=None, **options)
+        if name.startswith("squeezenet"):  # whose last layer is a convolution
+            net.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            return net, 512
+        path, last = [(path, layer) for path, layer in net.named_modules() if isinstance(layer, nn.Linear)][-1]
+        net.set_submodule(path, nn.Identity())
+        return net, last.in_features
+
+    try:
+        with torch.device("meta"):  # a look at what it can take, without its numbers
+            sketch = build()[0]
+            sketch.eval()(torch.zeros(1, 3, *size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        given = "x".join(map(str, size))
+        reason = " ".join(str(error).split())
+        raise ModelError(f"--model.input_shape: {name} cannot take images of {given} pixels ({reason}).") from error
+    return build()
+
+
+class Weights(NamedTuple):
+    """What a backbone has learned, and how its images were prepared.
+
+    Args:
+        state: Its tensors, by name.
+        mean: Of each channel, `(3, 1, 1)` or `(1, 1, 1)`, in units of [0, 1].
+        std: Standard deviation, likewise.
+    """
+
+    state: dict[str, Tensor]
+    mean: Tensor
+    std: Tensor
+
+
+def read_weights(backbone: str, weights: str) -> Weights:
+    """Read weights from a file, or from torchvision, which downloads them once.
+
+    Args:
+        backbone: Name of the network.
+        weights: `DEFAULT` or another name of torchvision's; a `.pth` or safetensors file; or a checkpoint of a
+            `LitTransfer` with this backbone.
+
+    Raises:
+        ModelError: If they cannot be read or downloaded; the message says where to put the file.
+    """
+    known = published(backbone, weights)
+    prepared = known.transforms()
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (prepared.mean, prepared.std))
+    file = weights if is_file(weights) else _download(weights, known.url)
+    try:
+        if file.endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            content: dict[str, Any] = load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        content = content.get("state_dict", content)
+    except Exception as error:  # whatever unpickling a file of another kind may raise
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"--model.weights {weights}: no weights can be read from {file} ({reason}).") from error
+    if "standardize.mean" in content:
+        mean, std = content["standardize.mean"], content["standardize.std"]
+        content = {name: value for name, value in content.items() if name.startswith("net.backbone.")}
+        if not content:
+            raise ModelError(f"--model.weights {weights}: a checkpoint of another model; give one of LitTransfer.")
+    # What wrappers (DataParallel, torch.compile) and LitTransfer put before the names.
+    prefixes = ("module.", "_orig_mod.", "net.backbone.")
+    while prefix := next((p for p in prefixes if content and all(name.startswith(p) for name in content)), ""):
+        content = {name.removeprefix(prefix): value for name, value in content.items()}
+    return Weights(content, mean, std)
+
+
+def is_file(weights: str) -> bool:
+    """Whether weights are named by a file."""
+    return weights.endswith(FILES)
+
+
+def published(backbone: str, weights: str) -> Any:  # noqa: ANN401  # a member of torchvision's WeightsEnum
+    """Find torchvision's weights of a name; for a file, the default ones, whose preparation it is taken to share."""
+    from torchvision import models
+
+    known = models.get_model_weights(backbone)
+    name = "DEFAULT" if is_file(weights) else weights.rpartition(".")[2]
+    if name not in known.__members__:
+        raise ModelError(
+            f"--model.weights {weights}: {backbone} has {', '.join(known.__members__)}; give one of them, none, or "
+            f"a file that ends in {', '.join(FILES)}."
+        )
+    return known[name]
+
+
+def _download(weights: str, url: str) -> str:
+    """Give the file in which torch keeps what is at an address, after downloading it if it is not there."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    file = folder / url.rpartition("/")[2]
+    if not file.is_file():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # The name has the first digits of the content's hash: resnet18-f37072fd.pth.
+            torch.hub.download_url_to_file(url, str(file), file.stem.rpartition("-")[2], progress=sys.stderr.isatty())
+        except (URLError, HTTPException, OSError, RuntimeError) as error:
+            raise ModelError(
+                f"--model.weights {weights}: {url} cannot be downloaded ({error}); put that file into {folder}, or "
+                "give a file's path, or none."
+            ) from error
+    return str(file)
