@@ -4,16 +4,18 @@ import argparse
 
 import torch
 
-from benchmarks import data_path, parsing, start_up, streaming, tables, training_step
+from benchmarks import data_path, images, parsing, start_up, streaming, tables, training_step, transfer
 from messages import be_quiet
 
-NAMES = ["data_path", "training_step", "start_up", "parsing", "streaming", "tables"]
+NAMES = ["data_path", "training_step", "start_up", "parsing", "streaming", "tables", "images", "transfer"]
 
 
 def main() -> None:
     """Run the benchmarks that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--data_dir", default="data", help="folder with MNIST, and with tabular/*.csv")
+    parser.add_argument(
+        "--data_dir", default="data", help="folder with MNIST, FashionMNIST, hymenoptera_data and tabular/*.csv"
+    )
     parser.add_argument("--only", choices=NAMES, help="one of the tables")
     args = parser.parse_args()
     be_quiet()
@@ -30,6 +32,10 @@ def main() -> None:
         streaming.run()
     if args.only in (None, "tables"):
         tables.run(args.data_dir)
+    if args.only in (None, "images"):
+        images.run(args.data_dir)
+    if args.only in (None, "transfer"):
+        transfer.run(args.data_dir)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT, Run
+from tests.published import publish_weights
 
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
 # What the embedded ones must reach when they really train: the test metric, and its bound.
@@ -18,6 +19,9 @@ TABLES = {
     "table_tabm": ("california_housing.csv", "median_house_value"),
 }
 
+# Those that take pictures of one's own, and the pretrained network that they want.
+PHOTOS = {"ants_bees_resnet18": "resnet18", "ants_bees_vgg16": "vgg16", "folder_conv": ""}
+
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipe_runs(run: Run, recipe: str, request: pytest.FixtureRequest) -> None:
@@ -28,6 +32,10 @@ def test_recipe_runs(run: Run, recipe: str, request: pytest.FixtureRequest) -> N
     if recipe in TABLES:
         file, target = TABLES[recipe]
         data = f" --data.path {request.getfixturevalue('data_dir')}/tabular/{file} --data.target {target}"
+    if recipe in PHOTOS:
+        data = f" --data.path {request.getfixturevalue('data_dir')}/hymenoptera_data --data.batch_size 2"
+        if PHOTOS[recipe]:
+            publish_weights(request, PHOTOS[recipe])
     run(f"--config {path}{data} --fast_dev_run 2")
 
 

@@ -1,0 +1,92 @@
+"""Pictures of one's own: epochs from the cache and from features, against decoding and against the whole network."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.models import resnet18
+from torchvision.transforms import v2
+
+from benchmarks.interleaved import compare
+from datamodules import ImageFolderDataModule
+from lit_models import LitTransfer
+
+
+def run(data_dir: str, rounds: int = 5) -> None:
+    """Print both tables.
+
+    Args:
+        data_dir: A folder with `hymenoptera_data`.
+        rounds: How often each contender runs.
+    """
+    path = Path(data_dir).resolve() / "hymenoptera_data"
+    with tempfile.TemporaryDirectory() as work:
+        _data_path(path, work, rounds)
+        _frozen(path, work, rounds)
+
+
+def _data_path(path: Path, work: str, rounds: int) -> None:
+    cached = ImageFolderDataModule(str(path), cache="disk", cache_dir=work)
+    decoded = ImageFolderDataModule(str(path), cache="none", cache_dir=work)
+    transform = v2.Compose([v2.RandomResizedCrop(224, scale=(0.35, 1.0)), v2.RandomHorizontalFlip(), v2.PILToTensor()])
+    usual = DataLoader(ImageFolder(str(path / "train"), transform), 32, shuffle=True, num_workers=2)
+
+    def epoch(data: ImageFolderDataModule, augments: bool) -> float:
+        loader = data.train_dataloader()
+        next(iter(loader))  # worker processes are started before the clock, and live on
+        start = time.perf_counter()
+        for x, _ in loader:
+            data.augment(x) if augments else x
+        return time.perf_counter() - start
+
+    def torchvision() -> float:
+        start = time.perf_counter()
+        for _ in usual:
+            pass
+        return time.perf_counter() - start
+
+    contenders = {
+        "Kindling, decoding in 2 workers": lambda: epoch(decoded, False),
+        "Kindling, from the cache": lambda: epoch(cached, False),
+        "Kindling, decoding in 2 workers, augmented": lambda: epoch(decoded, True),
+        "Kindling, from the cache, augmented": lambda: epoch(cached, True),
+        "torchvision's ImageFolder, DataLoader with 2 workers, augmented": torchvision,
+    }
+    compare("An epoch of 245 photographs for a 224x224 network", contenders, rounds)
+
+
+class Clock(Callback):
+    """Seconds of the second epoch: training and validation, but nothing that is done once."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start."""
+        self.seconds = time.perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop."""
+        self.seconds = time.perf_counter() - self.seconds
+
+
+def _frozen(path: Path, work: str, rounds: int) -> None:
+    weights = Path(work) / "resnet18.pth"
+    torch.manual_seed(0)
+    torch.save(resnet18().state_dict(), weights)  # the time does not depend on what they are
+    data = ImageFolderDataModule(str(path), cache_dir=work)
+
+    def epoch(views: int) -> float:
+        clock = Clock()
+        options: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
+        trainer = Trainer(max_epochs=2, logger=False, enable_checkpointing=False, callbacks=[clock], **options)
+        trainer.fit(LitTransfer(weights=str(weights), task="binary", num_outputs=1, views=views), data)
+        return clock.seconds
+
+    contenders = {"the whole network": lambda: epoch(0), "features, computed before": lambda: epoch(1)}
+    compare("An epoch of a new head on a frozen ResNet-18, 245 photographs and 153 to validate", contenders, rounds)
