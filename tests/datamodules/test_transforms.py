@@ -11,19 +11,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from datamodules.batched import crop, draw_resized_crop, erase, jitter, resized_crop, rotate
 from datamodules.errors import DataError
-from datamodules.transforms import (
-    Config,
-    build,
-    crop,
-    draw_resized_crop,
-    erase,
-    is_random,
-    jitter,
-    resized_crop,
-    rotate,
-    transform_batch,
-)
+from datamodules.transforms import Config, build, is_random, transform_batch
 
 FLAG = "--data.train_transforms"
 HIGH, WIDE = 40, 56
