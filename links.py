@@ -25,11 +25,11 @@ def prepare(config: Namespace, given: Namespace) -> None:
     if preprocessing is None or config.ckpt_path is not None:
         return
     wanted, by_hand = config.data.init_args, init_args(given, "data")
-    found = {name: value for name, value in preprocessing(**config.model.init_args.as_dict()).items() if name in wanted}
-    if "image_size" not in by_hand:  # one size follows from the other
-        for name, value in found.items():
-            if name not in by_hand:
-                wanted[name] = value
+    # What follows from a size that is given by hand: the other one.
+    decided = {*by_hand, "resize_size"} if "image_size" in by_hand else {*by_hand}
+    for name, value in preprocessing(**config.model.init_args.as_dict()).items():
+        if name in wanted and name not in decided:
+            wanted[name] = value
 
 
 def take_state(data: LightningDataModule, saved: Checkpoint) -> None:

@@ -27,7 +27,8 @@ def say_where(trainer: Trainer, best: str) -> None:
     if checkpoint is not None:
         path = Path(best or folder / "checkpoints" / "last.ckpt")
         path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        print(f"  test     python train.py test --ckpt_path {path}")
+        check = "test" if test else "validate"
+        print(f"  {check:<8} python train.py {check} --ckpt_path {path}")
         print(f"  predict  python train.py predict --ckpt_path {path}")
 
 

@@ -185,7 +185,10 @@ class KindlingCLI(LightningCLI):
         self.model = self._get(self.config_init, "model")
         if isinstance(self.datamodule, DataModule) and is_first_process():
             # Bad data are found before anything is written.
-            getattr(self.datamodule, f"{LOADERS[str(self.subcommand)]}_dataloader")()
+            stage = LOADERS[str(self.subcommand)]
+            if getattr(self.datamodule, f"{stage}_dataloader")() == []:
+                data = type(self.datamodule).__name__
+                raise ArgumentError(None, f"{self.subcommand}: {data} has no {stage} split here; give other data.")
         if isinstance(self.model, LitModule):
             for group in ("optimizer", "lr_scheduler"):
                 if config[group] is not None:

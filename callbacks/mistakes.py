@@ -10,7 +10,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from torch import Tensor
 
-CELL, CAPTION, COLUMNS = 160, 28, 4  # pixels of a picture and of what is written below it, and pictures in a row
+# Pixels of a picture, of what is written below it and of what is left free, and pictures in a row.
+CELL, CAPTION, GAP, COLUMNS = 160, 28, 4, 4
 
 
 class MistakeGrid(Callback):
@@ -45,13 +46,16 @@ class MistakeGrid(Callback):
         if not (isinstance(batch, (tuple, list)) and isinstance(outputs, Tensor) and trainer.is_global_zero):
             return
         x, y = batch
-        if x.ndim != 4 or y.is_floating_point():  # neither pictures nor classes
+        # Neither pictures, nor classes, nor what a model of another kind may give.
+        if x.ndim != 4 or x.shape[1] not in (1, 3) or y.is_floating_point() or len(y) != y.numel():
             return
-        probabilities = outputs.float()
+        if pl_module.hparams.get("task") == "regression" or not 1 <= outputs.ndim <= 2 or len(outputs) != len(y):
+            return
+        probabilities, y = outputs.float(), y.view(-1)
         if probabilities.ndim == 1:
             probabilities = torch.stack([1 - probabilities, probabilities], dim=1)
         confidence, prediction = probabilities.max(1)
-        confidence = confidence.masked_fill(prediction == y, 0)
+        confidence = confidence.nan_to_num(0).masked_fill(prediction == y, 0)
         found = [confidence, prediction, y, x]
         if self._worst:
             found = [torch.cat(pair) for pair in zip(self._worst, found, strict=True)]
@@ -66,7 +70,7 @@ class MistakeGrid(Callback):
         confidence, prediction, label, x = (values[wrong].cpu() for values in self._worst)
         names = getattr(trainer.datamodule, "class_names", None) or []  # type: ignore[attr-defined]
         captions = [
-            (f"{_name(names, guess)} {share:.2f}", f"is {_name(names, truth)}")
+            (f"{share:.2f} {_name(names, guess)}", f"is {_name(names, truth)}")
             for guess, share, truth in zip(prediction.tolist(), confidence.tolist(), label.tolist(), strict=True)
         ]
         self._write(trainer, draw(x, captions))
@@ -104,10 +108,11 @@ def draw(x: Tensor, captions: list[tuple[str, str]]) -> NDArray[np.uint8]:
         x = (x.clamp(0, 1) * 255).round()
     cells = x.to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
     rows = -(-len(cells) // COLUMNS)
-    sheet = Image.new("RGB", (min(len(cells), COLUMNS) * CELL, rows * (CELL + CAPTION)), "white")
+    width, height = CELL + GAP, CELL + CAPTION + GAP
+    sheet = Image.new("RGB", (min(len(cells), COLUMNS) * width, rows * height), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for place, (cell, lines) in enumerate(zip(cells, captions, strict=True)):
-        left, top = place % COLUMNS * CELL, place // COLUMNS * (CELL + CAPTION)
+        left, top = place % COLUMNS * width, place // COLUMNS * height
         small = Image.fromarray(cell)
         # Few pixels are shown as they are, many are smoothed.
         how = Image.Resampling.NEAREST if max(small.size) < CELL else Image.Resampling.BILINEAR

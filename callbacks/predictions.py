@@ -70,7 +70,7 @@ class PredictionWriter(Callback):
         assert self._file is not None
         self._file.close()
         os.replace(self._part, self.path)
-        print(f"{self._rows:,} predictions are in {self.path}")
+        print(f"{self._rows:,} prediction{' is' if self._rows == 1 else 's are'} in {self.path}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Remove what is incomplete."""

@@ -18,6 +18,7 @@ Transform = Any  # a v2.Transform: torchvision ships no types
 
 
 def uniform(x: Tensor, low: float, high: float, *more: int) -> Tensor:
+    """Draw numbers for every image, shape `(B, *more)`."""
     return torch.rand(len(x), *more, device=x.device) * (high - low) + low
 
 

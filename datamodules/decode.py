@@ -1,13 +1,12 @@
 """One picture: from the bytes of a file, whatever they are, to upright RGB of one size."""
 
 import io
-import warnings
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
@@ -19,6 +18,16 @@ _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
+}
+# What turns a picture upright, by the orientation in its EXIF.
+_TURNS: dict[Any, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 
 
@@ -54,19 +63,14 @@ def to_rgb(content: bytes) -> Image.Image:
     if not content:
         raise PictureError("the file is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a large photograph is no bomb yet; odd metadata are no damage
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
-            return upright_rgb(image)
-    except MemoryError:
-        raise
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
         raise PictureError("no picture of a known format") from None
     except Image.DecompressionBombError as error:
         raise PictureError(f"a decompression bomb ({error})") from error
-    except Exception as error:  # decoders raise whatever they stumble over: SyntaxError, struct.error, EOFError, ...
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise PictureError(f"damaged ({reason})") from error
+    except Exception as error:
+        raise _damage(error) from error
+    return upright_rgb(image)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -74,8 +78,36 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
     16-bit grey is scaled to 8 bits, floating-point grey is taken to be in [0, 1], and what is transparent is laid on
     white.
+
+    Raises:
+        PictureError: If it is damaged.
     """
-    image = ImageOps.exif_transpose(image)
+    try:
+        image.load()
+        if not all(image.size):
+            raise ValueError("no pixels")
+        turn = _turn(image)
+        return _to_8_bits(image if turn is None else image.transpose(turn))
+    except Exception as error:
+        raise _damage(error) from error
+
+
+def _damage(error: Exception) -> PictureError:
+    """Say what is damaged: decoders raise whatever they stumble over, SyntaxError, struct.error, EOFError, ..."""
+    if isinstance(error, MemoryError):
+        raise error
+    return PictureError(f"damaged ({' '.join(str(error).split()) or type(error).__name__})")
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    # Not ImageOps.exif_transpose, which writes all the metadata anew, and fails over a single odd one.
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # odd metadata are no damage
+        return None
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
         levels = np.asarray(image).clip(0, 65535) / 257
         return Image.fromarray(levels.round().astype(np.uint8)).convert("RGB")
@@ -133,6 +165,8 @@ def open_picture(raw: Any) -> Image.Image:  # noqa: ANN401  # whatever holds a p
         raise PictureError(f"an array of {array.dtype}, not of uint8 from 0 to 255")
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
         array = array.transpose(1, 2, 0)
+    if array.ndim not in (2, 3) or not array.size:
+        raise PictureError(f"no picture can be made of an array of shape {array.shape}")
     try:
         return upright_rgb(Image.fromarray(array.squeeze(2) if array.shape[2:] == (1,) else array))
     except (TypeError, ValueError) as error:

@@ -1,5 +1,6 @@
 """Pictures as Hugging Face's `datasets` reads them: from the hub, or from what lies on this machine."""
 
+import glob
 import logging
 import sys
 from functools import cached_property
@@ -69,7 +70,7 @@ class HuggingFaceDataModule(PictureDataModule):
             if any((local / name).is_file() for name in SAVED):
                 found = datasets.load_from_disk(str(local))
             elif local.is_file():
-                found = datasets.load_dataset("parquet", data_files=str(local))
+                found = datasets.load_dataset("parquet", data_files=glob.escape(str(local)))
             elif local.is_dir():
                 found = datasets.load_dataset(str(local))
             else:
@@ -90,8 +91,9 @@ class HuggingFaceDataModule(PictureDataModule):
         stages: list[Stage | None] = []
         labels: list[str | None] = []
         for part, table in self._tables.items():
+            check_names([image], table.column_names, f"--data.path {self.path}{part and f', {part}'}")
             stages += [STAGES.get(part) if len(self._tables) > 1 else None] * len(table)
-            known = label is not None and (len(self._tables) == 1 or part in STAGES)
+            known = label in table.column_names and (len(self._tables) == 1 or part in STAGES)
             labels += _names(table, str(label)) if known else [None] * len(table)
         others = [part for part in self._tables if part not in STAGES]
         if others and len(self._tables) > 1:
@@ -123,7 +125,10 @@ class HuggingFaceDataModule(PictureDataModule):
         features = next(iter(self._tables.values())).features
         if self.label_column is not None:
             check_names([self.label_column], list(features), "--data.label_column")
-        label = self._choose_label(features, self._choose_image(features))
+        image = self._choose_image(features)
+        label = self._choose_label(features, image)
+        if label == image:
+            raise DataError(f"--data.label_column {label}: these are the pictures; name another column.")
         names = getattr(features.get(label), "names", None)
         return list(names) if names else super().class_names
 
@@ -140,7 +145,11 @@ class Rows:
         from datasets import Image
 
         undecoded = Image(decode=False)
-        self._parts = [table.select_columns([column]).cast_column(column, undecoded) for table in tables.values()]
+        try:
+            self._parts = [table.select_columns([column]).cast_column(column, undecoded) for table in tables.values()]
+        except Exception as error:  # of pyarrow, or of datasets
+            reason = " ".join(str(error).split())
+            raise DataError(f"--data.image_column {column}: it holds no pictures ({reason}).") from error
         self._column = column
         self._places = [(part, row) for part, table in enumerate(self._parts) for row in range(len(table))]
         names = list(tables)
@@ -150,7 +159,7 @@ class Rows:
         """Give the bytes in a row, or in the file that it names."""
         part, row = self._places[number]
         picture = self._parts[part][row][self._column]
-        if picture is None:
+        if picture is None or picture["bytes"] is picture["path"] is None:
             raise PictureError("there is no picture")
         if picture["bytes"] is not None:
             content: bytes = picture["bytes"]

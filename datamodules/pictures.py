@@ -23,7 +23,10 @@ from datamodules.transforms import Config, build, is_random, transform_batch
 from datamodules.values import listed
 
 # How data that are divided by hand call their parts.
-STAGES: dict[str, Stage] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+STAGES: dict[str, Stage] = {
+    **{"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"},
+    **{"test": "test", "testing": "test"},
+}
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and standard deviation, as torchvision has them
 SAMPLE = 2_000  # training pictures at most, by which the statistics are fitted
 
@@ -92,8 +95,15 @@ class PictureDataModule(OwnDataModule):
         for name, size in {"image_size": image_size, "resize_size": self.resize_size}.items():
             if size < 1:
                 raise DataError(f"--data.{name} {size}: give a number of pixels, 1 or more.")
+        if eval_transforms is None and self.resize_size < image_size:
+            raise DataError(
+                f"--data.resize_size {resize_size}: the middle of --data.image_size {image_size} is cut out of it; give "
+                "no less than that."
+            )
         self.interpolation = interpolation
         self.normalize = normalize
+        if normalize != "fitted":
+            _ = self.statistics  # bad ones are found at once
         self.cache = cache
         self.on_bad_image = on_bad_image
         self._choose_workers = num_workers is None
@@ -111,17 +121,23 @@ class PictureDataModule(OwnDataModule):
         self._check_shapes()
 
     def _check_shapes(self) -> None:
-        square = torch.zeros(2, 3, self.resize_size, self.resize_size, dtype=torch.uint8)
+        white = torch.full((2, 3, self.resize_size, self.resize_size), 255, dtype=torch.uint8)
+        shapes = {}
         with torch.random.fork_rng(devices=[]):  # a look takes no random numbers away
-            trained, evaluated = (
-                tuple(transform_batch(chain, square).shape[1:]) for chain in (self._training, self._evaluating)
-            )
-        if trained != evaluated:
+            for name, chain in {"train": self._training, "eval": self._evaluating}.items():
+                x = transform_batch(chain, white)
+                shapes[name] = tuple(x.shape[1:])
+                if x.is_floating_point() and x.max() > 1:
+                    raise DataError(
+                        f"--data.{name}_transforms: they leave floating-point numbers that are not from 0 to 1; "
+                        "ToDtype wants scale: true."
+                    )
+        if shapes["train"] != shapes["eval"]:
             raise DataError(
-                f"--data.train_transforms: they give {trained}, but --data.eval_transforms give {evaluated}; end both "
-                "with a crop or a resize to one size."
+                f"--data.train_transforms: they give {shapes['train']}, but --data.eval_transforms give "
+                f"{shapes['eval']}; end both with a crop or a resize to one size."
             )
-        self.input_shape = evaluated
+        self.input_shape = shapes["eval"]
 
     # What the data determine
 
@@ -267,8 +283,11 @@ class PictureDataModule(OwnDataModule):
             mean, std = image_moments(samples.x.index_select(0, indices[order[:SAMPLE]].sort().values))
             return {"mean": mean, "std": std}
         given = IMAGENET if self.normalize == "imagenet" else self.normalize
-        values = np.asarray(given, dtype=np.float32)
-        if values.shape != (2, 3) or not (values[1] > 0).all():
+        try:
+            values = np.asarray(given, dtype=np.float32)
+        except ValueError:  # lists of different lengths
+            values = np.zeros(0, np.float32)
+        if values.shape != (2, 3) or not (np.isfinite(values).all() and (values[1] > 0).all()):
             raise DataError(
                 f"--data.normalize {given}: give fitted, imagenet, or the means and the standard deviations of the "
                 "three channels, [[0.5, 0.5, 0.5], [0.25, 0.25, 0.25]]."

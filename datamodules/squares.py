@@ -1,12 +1,13 @@
-"""Many pictures: found in files, decoded in parallel, once, and kept where a batch of them is one indexing."""
+"""Many pictures: decoded in parallel, once, and kept where a batch of them is one indexing."""
 
-import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -21,18 +22,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datamodules.batches import Store
-from datamodules.decode import Interpolation, PictureError, read_file, to_rgb, to_square
+from datamodules.decode import Interpolation, PictureError, to_rgb, to_square
 from datamodules.errors import DataError
 from datamodules.own import physical_memory
 from datamodules.transforms import transform_batch
 
 Cache = Literal["auto", "memory", "disk", "none"]
 
-# By their names, as a folder of pictures holds other things too: thumbnail databases, lists, licences.
-EXTENSIONS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
-    *(".avif", ".jp2", ".tga", ".heic", ".heif"),
-)
 FORMAT = 1  # of what is in a cache; another number makes older files unknown
 SQUARES, BAD = "squares.npy", "bad.json"  # of a cache; the second is there only when all is complete
 AT_ONCE = 256  # pictures that are decoded before the first of them is written
@@ -51,53 +47,6 @@ class Pictures(Protocol):
         Raises:
             PictureError: If it cannot be read.
         """
-
-
-class PictureFiles:
-    """Pictures in files.
-
-    Args:
-        root: The folder in which they are.
-        files: Their paths below it.
-    """
-
-    def __init__(self, root: Path, files: Sequence[Path]) -> None:
-        self.root = root
-        self.files = files
-        self.names = [str(file) for file in files]
-
-    def read(self, number: int) -> bytes:
-        """Give what is in a file."""
-        return read_file(self.root / self.files[number])
-
-
-def find_pictures(root: Path) -> tuple[list[Path], int]:
-    """Find all files below a folder that are pictures by their names; hidden ones are none.
-
-    Args:
-        root: The folder.
-
-    Returns:
-        Their sorted paths below `root`, and how many other files there are.
-
-    Raises:
-        OSError: If a folder cannot be read.
-    """
-    found, others = [], 0
-    for folder, folders, files in os.walk(root, onerror=_raise, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.startswith("."):
-                continue
-            if Path(name).suffix.lower() in EXTENSIONS:
-                found.append((Path(folder) / name).relative_to(root))
-            else:
-                others += 1
-    return sorted(found), others
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 class Decoder:
@@ -127,10 +76,18 @@ class Decoder:
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """Decode a batch, `index` of shape `(B,)`, as `Tensor.index_select` would take it."""
-        try:
-            return torch.from_numpy(np.stack([self.decode(number) for number in index.tolist()]))
-        except PictureError as error:  # all were looked at once: this one has changed since
-            raise DataError(f"--data.path: a picture that was good is {error}; leave the files as they are.") from None
+        squares = []
+        # A large photograph is no bomb yet, and odd metadata are no damage.
+        with warnings.catch_warnings(action="ignore"):
+            for number in index.tolist():
+                try:
+                    squares.append(self.decode(number))
+                except PictureError as error:  # all were looked at once
+                    raise DataError(
+                        f"--data.path: {self.pictures.names[number]} has changed since it was looked at: {error}; "
+                        "leave the files as they are."
+                    ) from None
+        return torch.from_numpy(np.stack(squares))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -199,45 +156,63 @@ def decode_all(decoder: Decoder, cache: Cache, cache_dir: Path, name: str, stop:
     Raises:
         DataError: If a picture is bad and `stop` is true, or the cache cannot be written.
     """
-    shape = (len(decoder), 3, decoder.size, decoder.size)
+    shape: tuple[int, ...] = (len(decoder), 3, decoder.size, decoder.size)
+    kept = cache_dir / f"pictures-{decoder.key}"
     if cache == "auto":
-        cache = choose_cache(math.prod(shape), cache_dir)
+        cache = "disk" if os.path.isdir(kept) else choose_cache(math.prod(shape), cache_dir)
     if cache == "memory":
-        squares = np.zeros(shape, np.uint8)
-        return Decoded(torch.from_numpy(squares), _scan(decoder, name, stop, squares.__setitem__))
-    kept = cache_dir / f"{name}-{decoder.key}{'' if cache == 'disk' else '-looked-at'}"
-    if not (kept / BAD).is_file():
+        resident = np.zeros(shape, np.uint8)
+        return Decoded(torch.from_numpy(resident), _scan(decoder, name, stop, resident.__setitem__))
+    if cache == "none":
+        kept, shape = kept.with_name(f"{kept.name}-looked-at"), ()
+    found = _read(kept, shape)
+    if found is None:
         try:
-            _keep(decoder, kept, name, stop, shape if cache == "disk" else None)
+            found = _keep(decoder, kept, name, stop, shape)
         except OSError as error:
-            raise DataError(
-                f"--data.cache {cache}: {cache_dir} cannot be written ({error.strerror}); give another "
-                "--data.cache_dir, or --data.cache memory."
-            ) from error
-    bad = {int(number): why for number, why in json.loads((kept / BAD).read_text()).items()}
+            if cache == "disk":
+                raise DataError(
+                    f"--data.cache {cache}: {cache_dir} cannot be written ({error.strerror}); give another "
+                    "--data.cache_dir, or --data.cache memory."
+                ) from error
+            found = None, _scan(decoder, name, stop, _drop)
+    squares, bad = found
     if bad and stop:
         _refuse(decoder, *next(iter(bad.items())))
-    if cache == "none":
-        return Decoded(decoder, bad)
-    # Copied when written to, as torch asks for; nobody writes.
-    return Decoded(torch.from_numpy(np.load(kept / SQUARES, mmap_mode="c")), bad)
+    return Decoded(decoder if squares is None else squares, bad)
 
 
 def choose_cache(size: int, cache_dir: Path) -> Cache:
     """Choose where `size` bytes are kept."""
-    existing = next(folder for folder in (cache_dir, *cache_dir.parents) if folder.exists())
+    existing = next(folder for folder in (cache_dir, *cache_dir.parents) if os.path.exists(folder))
     if os.access(existing, os.W_OK) and shutil.disk_usage(existing).free > 2 * size:
         return "disk"
     return "memory" if size < physical_memory() / 4 else "none"
 
 
-def _keep(decoder: Decoder, kept: Path, name: str, stop: bool, shape: tuple[int, ...] | None) -> None:
-    """Write what is kept into a folder that takes its place when it is complete."""
+Kept = tuple[Tensor | None, dict[int, str]]  # the squares, if they are kept, and what is bad
+
+
+def _read(kept: Path, shape: tuple[int, ...]) -> Kept | None:
+    """Read what was kept, squares of this shape if there are to be any; None if it is not there, or damaged."""
+    try:
+        bad = {int(number): why for number, why in json.loads((kept / BAD).read_text()).items()}
+        if not shape:
+            return None, bad
+        # Copied when written to, as torch asks for; nobody writes.
+        squares = torch.from_numpy(np.lib.format.open_memmap(kept / SQUARES, mode="c"))
+    except (OSError, ValueError, AttributeError):
+        return None
+    return (squares, bad) if squares.shape == shape and squares.dtype == torch.uint8 else None
+
+
+def _keep(decoder: Decoder, kept: Path, name: str, stop: bool, shape: tuple[int, ...]) -> Kept:
+    """Write what is kept into a folder that takes its place when it is complete, and read it."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".", dir=kept.parent))
     try:
-        if shape is None:
-            bad = _scan(decoder, name, stop, lambda number, square: None)
+        if not shape:
+            bad = _scan(decoder, name, stop, _drop)
         else:
             # One after the other, not into mapped memory, where a full disk would end the process.
             with (part / SQUARES).open("wb") as file:
@@ -245,10 +220,22 @@ def _keep(decoder: Decoder, kept: Path, name: str, stop: bool, shape: tuple[int,
                 bad = _scan(decoder, name, stop, lambda number, square: file.write(square.tobytes()))
         (part / BAD).write_text(json.dumps(bad))
         part.chmod(0o755)
-        with contextlib.suppress(OSError):  # another process was faster
+        try:
             os.rename(part, kept)
+        except OSError:
+            if _read(kept, shape) is None:  # damaged; else another process was faster
+                shutil.rmtree(kept)
+                os.rename(part, kept)
+        found = _read(kept, shape)
+        if found is None:
+            raise OSError(errno.EIO, "what was written cannot be read")
+        return found
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _drop(number: int, square: NDArray[np.uint8]) -> None:
+    """Keep nothing of a square."""
 
 
 def _scan(decoder: Decoder, name: str, stop: bool, take: Callable[[int, NDArray[np.uint8]], object]) -> dict[int, str]:
@@ -265,20 +252,21 @@ def _scan(decoder: Decoder, name: str, stop: bool, take: Callable[[int, NDArray[
     pool = ThreadPoolExecutor(os.cpu_count())  # decoding and resizing wait for no other thread
     # No bar in a file.
     bar = tqdm(total=len(decoder), desc=f"decoding {name}", unit=" pictures", disable=None, leave=False)
-    try:
-        for start in range(0, len(decoder), AT_ONCE):
-            numbers = range(start, min(start + AT_ONCE, len(decoder)))
-            for number, square in zip(numbers, pool.map(attempt, numbers), strict=True):
-                if isinstance(square, PictureError):
-                    bad[number] = str(square)
-                    if stop:
-                        _refuse(decoder, number, bad[number])
-                    square = black
-                take(number, square)
-                bar.update()
-    finally:
-        bar.close()
-        pool.shutdown(cancel_futures=True)
+    # Threads share the filters of warnings, so that none of them may change these.
+    with warnings.catch_warnings(action="ignore"), bar:
+        try:
+            for start in range(0, len(decoder), AT_ONCE):
+                numbers = range(start, min(start + AT_ONCE, len(decoder)))
+                for number, square in zip(numbers, pool.map(attempt, numbers), strict=True):
+                    if isinstance(square, PictureError):
+                        bad[number] = str(square)
+                        if stop:
+                            _refuse(decoder, number, bad[number])
+                        square = black
+                    take(number, square)
+                    bar.update()
+        finally:
+            pool.shutdown(cancel_futures=True)
     return bad
 
 

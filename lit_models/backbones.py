@@ -1,14 +1,19 @@
 """Networks of torchvision without their last layer, and what they have learned."""
 
+import difflib
+import re
 import sys
+from collections import OrderedDict
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from lit_models.tasks import ModelError
 
@@ -30,9 +35,7 @@ def make_backbone(name: str, input_shape: Sequence[int]) -> tuple[nn.Module, int
     """
     from torchvision import models  # takes a second, which `--help` need not wait for
 
-    known = models.list_models(module=models)
-    if name not in known:
-        raise ModelError(f"--model.backbone {name}: torchvision has no such network; there are {', '.join(known)}.")
+    _check_name(name)
     channels, *size = input_shape
     if channels not in (1, 3) or len(size) != 2:
         raise ModelError(f"--model.input_shape {list(input_shape)}: {name} takes images of 3 channels, or of 1.")
@@ -42,26 +45,37 @@ def make_backbone(name: str, input_shape: Sequence[int]) -> tuple[nn.Module, int
     elif name.startswith("maxvit"):
         options["input_size"] = tuple(size)
     elif name in ("googlenet", "inception_v3"):
-        options = {"aux_logits": False, "init_weights": True}
-
-    def build() -> tuple[nn.Module, int]:
+        # Their weights were trained with another normalisation, to which they turn images themselves.
+        options = {"aux_logits": False, "init_weights": True, "transform_input": True}
+    try:
         net: nn.Module = models.get_model(name, weights=None, **options)
         if name.startswith("squeezenet"):  # whose last layer is a convolution
             net.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-            return net, 512
-        path, last = [(path, layer) for path, layer in net.named_modules() if isinstance(layer, nn.Linear)][-1]
-        net.set_submodule(path, nn.Identity())
-        return net, last.in_features
-
-    try:
-        with torch.device("meta"):  # a look at what it can take, without its numbers
-            sketch = build()[0]
-            sketch.eval()(torch.zeros(1, 3, *size))
+            features = 512
+        else:
+            path, last = [(path, layer) for path, layer in net.named_modules() if isinstance(layer, nn.Linear)][-1]
+            net.set_submodule(path, nn.Identity())
+            features = last.in_features
+        # A look at what it can take, without its numbers.
+        sketch = {name: value.to("meta") for name, value in (*net.named_parameters(), *net.named_buffers())}
+        functional_call(net.eval(), sketch, torch.zeros(1, 3, *size, device="meta"))
     except (RuntimeError, ValueError, AssertionError) as error:
         given = "x".join(map(str, size))
         reason = " ".join(str(error).split())
         raise ModelError(f"--model.input_shape: {name} cannot take images of {given} pixels ({reason}).") from error
-    return build()
+    return net.train(), features
+
+
+def _check_name(name: str) -> None:
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        close = difflib.get_close_matches(name.lower(), known)
+        hint = (
+            f"did you mean {' or '.join(close)}?" if close else "give resnet18, vgg16, efficientnet_b0, vit_b_16, ..."
+        )
+        raise ModelError(f"--model.backbone {name}: torchvision has no such network to classify images; {hint}")
 
 
 class Weights(NamedTuple):
@@ -92,7 +106,7 @@ def read_weights(backbone: str, weights: str) -> Weights:
     known = published(backbone, weights)
     prepared = known.transforms()
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (prepared.mean, prepared.std))
-    file = weights if is_file(weights) else _download(weights, known.url)
+    file = str(Path(weights).expanduser()) if is_file(weights) else _download(weights, known.url)
     try:
         if file.endswith(".safetensors"):
             from safetensors.torch import load_file
@@ -100,9 +114,13 @@ def read_weights(backbone: str, weights: str) -> Weights:
             content: dict[str, Any] = load_file(file)
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
-        content = content.get("state_dict", content)
+        for wrapper in ("state_dict", "model"):  # as Lightning and torchvision's own scripts have them
+            content = content.get(wrapper, content)
+        content = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     except Exception as error:  # whatever unpickling a file of another kind may raise
         reason = str(error).partition("\n")[0]
+        if isinstance(error, UnpicklingError):  # of which torch has much to say
+            reason = "it is damaged, or not of tensors alone, as torch.save(net.state_dict(), FILE) makes it"
         raise ModelError(f"--model.weights {weights}: no weights can be read from {file} ({reason}).") from error
     if "standardize.mean" in content:
         mean, std = content["standardize.mean"], content["standardize.std"]
@@ -113,7 +131,11 @@ def read_weights(backbone: str, weights: str) -> Weights:
     prefixes = ("module.", "_orig_mod.", "net.backbone.")
     while prefix := next((p for p in prefixes if content and all(name.startswith(p) for name in content)), ""):
         content = {name.removeprefix(prefix): value for name, value in content.items()}
-    return Weights(content, mean, std)
+    # Old files of DenseNets have points in these names.
+    point = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
+    state = OrderedDict((point.sub(r"\1", name), value) for name, value in content.items())
+    state._metadata = {"": {"version": 2}}  # type: ignore[attr-defined]  # an MNASNet insists on it
+    return Weights(state, mean, std)
 
 
 def is_file(weights: str) -> bool:
@@ -125,6 +147,7 @@ def published(backbone: str, weights: str) -> Any:  # noqa: ANN401  # a member o
     """Find torchvision's weights of a name; for a file, the default ones, whose preparation it is taken to share."""
     from torchvision import models
 
+    _check_name(backbone)
     known = models.get_model_weights(backbone)
     name = "DEFAULT" if is_file(weights) else weights.rpartition(".")[2]
     if name not in known.__members__:

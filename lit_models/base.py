@@ -230,6 +230,10 @@ class LitModule(LightningModule):
         return [{"params": list(self.parameters())}]
 
     @property
+    def _lr_factors(self) -> list[float]:
+        return [group.get("lr_factor", 1) for group in self.param_groups()]
+
+    @property
     def optimization(self) -> dict[str, Any]:
         """What trains this model, in primitives: `optimizer` (class path and arguments) and `scheduler`."""
         return _optimization(self.hparams, self.optimizer_config, self.lr_scheduler_config)
@@ -240,6 +244,7 @@ class LitModule(LightningModule):
         checkpoint["class_path"] = f"{cls.__module__}.{cls.__qualname__}"
         checkpoint["optimizer_config"] = self.optimizer_config
         checkpoint["lr_scheduler_config"] = self.lr_scheduler_config
+        checkpoint["lr_factors"] = self._lr_factors
         if self.train_loss.total is not None:
             checkpoint["epoch_loss"] = [self.train_loss.total, self.train_loss.samples]
 
@@ -253,10 +258,12 @@ class LitModule(LightningModule):
         now = self.optimization
         configs = checkpoint.get("optimizer_config"), checkpoint.get("lr_scheduler_config")
         saved = _optimization({**self.hparams, **checkpoint.get("hyper_parameters", {})}, *configs)
-        self._settings_changed = saved != now
-        if saved["optimizer"]["class_path"] != now["optimizer"]["class_path"]:
+        factors = checkpoint.get("lr_factors", self._lr_factors)
+        self._settings_changed = (saved, factors) != (now, self._lr_factors)
+        regrouped = len(factors) != len(self._lr_factors)  # more is trained now, or less
+        if saved["optimizer"]["class_path"] != now["optimizer"]["class_path"] or regrouped:
             checkpoint["optimizer_states"] = []
-        if saved["scheduler"] != now["scheduler"]:
+        if saved["scheduler"] != now["scheduler"] or regrouped:
             checkpoint["lr_schedulers"] = []
         for state in checkpoint.get("lr_schedulers", []):
             for setting in ("total_steps", "_schedule_phases", "base_lrs"):

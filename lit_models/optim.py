@@ -57,11 +57,11 @@ def make_scheduler(config: Config | SchedulerName, optimizer: Optimizer, total_s
     lrs = [group["lr"] for group in optimizer.param_groups]
     if isinstance(config, dict):
         args = config["init_args"]
-        if config["class_path"].endswith("OneCycleLR"):
-            if not (args.get("total_steps") or args.get("epochs")):
-                args = {**args, "total_steps": _finite(total_steps)}
-            if len(lrs) > 1 and not isinstance(args["max_lr"], list):
-                args = {**args, "max_lr": [args["max_lr"] * lr / lrs[0] for lr in lrs]}
+        if config["class_path"].endswith("OneCycleLR") and not (args.get("total_steps") or args.get("epochs")):
+            args = {**args, "total_steps": _finite(total_steps)}
+        for name in ("max_lr", "base_lr"):  # what would be one and the same for all groups
+            if len(lrs) > 1 and isinstance(args.get(name), (int, float)) and lrs[0]:
+                args = {**args, name: [args[name] * lr / lrs[0] for lr in lrs]}
         scheduler: LRScheduler = _import(config["class_path"])(optimizer, **args)
         return scheduler
     if config == "one-cycle":

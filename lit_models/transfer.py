@@ -1,5 +1,6 @@
 """Transfer learning: a backbone of torchvision that has learned from many pictures, with a new head for one's own."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ class LitTransfer(LitModule):
         if weights in (None, "none"):
             return {}
         assert weights is not None
-        if is_file(weights) and not Path(weights).is_file():
+        if is_file(weights) and not Path(weights).expanduser().is_file():
             raise ModelError(f"--model.weights {weights}: there is no such file.")
         prepared = published(backbone, weights).transforms()
         return {
@@ -151,21 +152,22 @@ class LitTransfer(LitModule):
             raise ModelError("--model.weights none: there is nothing to load.")
         name = self.hparams["backbone"]
         loaded = read_weights(name, self.weights)
+        try:  # by the network's own way, which knows how older files call their tensors
+            unfit = self.net.backbone.load_state_dict(loaded.state, strict=False).missing_keys
+        except RuntimeError as error:
+            unfit = re.findall(r"size mismatch for ([\w.]+)", str(error))
+            if not unfit:
+                raise
         own = self.net.backbone.state_dict()
-        fitting = {key: value for key, value in loaded.state.items() if key in own and value.shape == own[key].shape}
-        missing = [key for key in own if key not in fitting]
-        if missing:
+        if unfit:
             raise ModelError(
-                f"--model.weights {self.weights}: these are not the weights of {name}: {len(missing)} of its "
-                f"{len(own)} tensors are not there, or of another shape ({', '.join(missing[:NAMED])}"
-                f"{', ...' if len(missing) > NAMED else ''})."
+                f"--model.weights {self.weights}: these are not the weights of {name}: {len(unfit)} of its "
+                f"{len(own)} tensors are not there, or of another shape ({', '.join(unfit[:NAMED])}"
+                f"{', ...' if len(unfit) > NAMED else ''})."
             )
-        broken = [key for key, value in fitting.items() if not value.isfinite().all()]
+        broken = [key for key, value in own.items() if not value.isfinite().all()]
         if broken:
             raise ModelError(f"--model.weights {self.weights}: {broken[0]} holds what is no number; take others.")
-        self.net.backbone.load_state_dict(fitting)
-        if name in ("googlenet", "inception_v3") and not is_file(self.weights):
-            self.net.backbone.transform_input = True  # type: ignore[assignment]  # these two were trained with another normalisation
         if self.hparams["normalize"]:
             self.standardize.is_set.fill_(False)  # those of the data give way
             self.standardize.set(loaded.mean, loaded.std)
@@ -202,7 +204,9 @@ class LitTransfer(LitModule):
         if self.weights and not self.has_weights:
             self.load_weights()
         precompute = getattr(trainer.datamodule, "precompute", None)  # type: ignore[attr-defined]
-        whole = trainer.limit_train_batches == trainer.limit_val_batches == 1.0
+        # 1.0 is all, 1 is one batch; and where there is nothing to validate, `setup` of the data has set a limit of 0.
+        limits = trainer.limit_train_batches, trainer.limit_val_batches
+        whole = all(not limit or (isinstance(limit, float) and limit == 1) for limit in limits)
         if self.unfreeze_epoch is None and self.views and whole and precompute is not None:
             self.net.eval()
             with trainer.precision_plugin.forward_context():
