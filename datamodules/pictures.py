@@ -97,8 +97,8 @@ class PictureDataModule(OwnDataModule):
                 raise DataError(f"--data.{name} {size}: give a number of pixels, 1 or more.")
         if eval_transforms is None and self.resize_size < image_size:
             raise DataError(
-                f"--data.resize_size {resize_size}: the middle of --data.image_size {image_size} is cut out of it; give "
-                "no less than that."
+                f"--data.resize_size {resize_size}: the middle of --data.image_size {image_size} is cut out of it; "
+                "give no less than that."
             )
         self.interpolation = interpolation
         self.normalize = normalize
@@ -224,6 +224,7 @@ class PictureDataModule(OwnDataModule):
 
     def load(self) -> dict[Stage, Samples]:
         """Decode the pictures, and sort them into the parts that they are divided into by hand."""
+        _ = self.class_names  # that there are none is said before any picture is decoded
         parts: dict[Stage, list[int]] = {}
         for number in self._good():
             if self._found.labels[number] is not None:
