@@ -50,6 +50,8 @@ def is_mistake(error: BaseException) -> bool:
 def explain(error: BaseException) -> str:
     """Say in one line what is wrong and how to mend it."""
     text = str(error)
+    if isinstance(error, DataError) and "Original Traceback" in text:  # a worker process found it
+        text = text.rpartition("DataError: ")[2]
     if isinstance(error, torch.OutOfMemoryError):
         return "The GPU's memory is full; give a smaller --data.batch_size, or --precision bf16-mixed."
     if "No supported gpu backend found" in text:
@@ -80,6 +82,7 @@ def explain(error: BaseException) -> str:
         return f"{flag}: the class that was given is no {match[1]}."
     if keys:
         value = re.findall(r"(?:Got value|Given value): (.*)", text)
+        text = text.replace("collections.abc.Sequence", "list")
         kinds = re.findall(r"Expected an? (?:<class '|typing\.)?([^\n>]+?)(?:'>|\. Got|\n|$)", text)
         kind = " or ".join(dict.fromkeys(kind for kind in kinds if kind not in ("NoneType", "path but")))
         if value and kind:

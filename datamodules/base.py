@@ -73,6 +73,8 @@ class DataModule(LightningDataModule):
                 raise DataError(f"--data.{name} {value}: give a share from 0 up to, but not including, 1.")
         if batch_size < 1:
             raise DataError(f"--data.batch_size {batch_size}: a batch has at least 1 sample.")
+        if num_workers < 0:
+            raise DataError(f"--data.num_workers {num_workers}: give a number of processes, 0 or more.")
         if num_folds and not (num_folds > 1 and 0 <= fold < num_folds):
             raise DataError(
                 f"--data.fold {fold} of --data.num_folds {num_folds}: give 2 or more folds, counted from 0."

@@ -303,6 +303,9 @@ class PictureDataModule(OwnDataModule):
             counts = self._counts(self.splits["train"].samples.y[self.splits["train"].indices])
             shares = [f"{name} ({count:,})" for name, count in zip(self.class_names, counts, strict=True)]
             say(f"pictures to train on: {listed(shares, 10)}")
+            unlabelled = self._found.labels.count(None)
+            if unlabelled:
+                say(f"pictures without a class, which are left out: {unlabelled:,}")
 
     @property
     def augments(self) -> bool:

@@ -2,17 +2,20 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from torch.utils.data import DataLoader, IterableDataset
 
-from datamodules import CSVDataModule
+from datamodules import CSVDataModule, DataError
 from lit_models import LitMLP
+from messages import explain
 from tests.conftest import ROOT, Run
 
 BEST = "runs/LitMLP-DigitsDataModule/version_0/checkpoints/best.ckpt"
@@ -340,3 +343,21 @@ def test_two_processes_train_together(workdir: Path) -> None:
 def test_help_comes_before_the_imports_that_only_training_needs() -> None:
     code = "import sys, train; sys.exit(any(name.startswith(('sklearn', 'tensorboard.')) for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_what_a_worker_finds_is_one_line_as_well() -> None:
+    class Bad(IterableDataset[int]):
+        def __iter__(self) -> Iterator[int]:
+            raise DataError("--data.path: ants/1.jpg has changed; leave it.")
+
+    with pytest.raises(DataError) as caught:
+        next(iter(DataLoader(Bad(), num_workers=1)))
+    assert "Traceback" in str(caught.value)
+    assert explain(caught.value) == "--data.path: ants/1.jpg has changed; leave it."
+
+
+def test_a_test_without_a_test_split_says_so(run: Run, mistake: Mistake, tmp_path: Path) -> None:
+    run("--max_epochs 1 --data.test_fraction 0")
+    kept = shutil.move("runs", tmp_path / "kept")  # `mistake` looks for runs left behind
+    line = mistake(f"test --ckpt_path {kept}/LitMLP-DigitsDataModule/version_0/checkpoints/best.ckpt")
+    assert "test: DigitsDataModule has no test split here" in line
