@@ -57,7 +57,7 @@ def make_backbone(name: str, input_shape: Sequence[int]) -> tuple[nn.Module, int
             net.set_submodule(path, nn.Identity())
             features = last.in_features
         # A look at what it can take, without its numbers.
-        sketch = {name: value.to("meta") for name, value in (*net.named_parameters(), *net.named_buffers())}
+        sketch = {key: value.to("meta") for key, value in (*net.named_parameters(), *net.named_buffers())}
         functional_call(net.eval(), sketch, torch.zeros(1, 3, *size, device="meta"))
     except (RuntimeError, ValueError, AssertionError) as error:
         given = "x".join(map(str, size))

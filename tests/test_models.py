@@ -19,6 +19,7 @@ MODELS = {
     "LitTabM": "--data ToyDataModule --data.name wine --model.k 4 --model.width 16",
     "LitLeNet": IMAGES,
     "LitConvNet": f"{IMAGES} --model.channels [4,8]",
+    "LitTransfer": f"{IMAGES} --model.backbone mobilenet_v3_small --model.weights none",
 }
 
 

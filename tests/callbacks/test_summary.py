@@ -1,6 +1,7 @@
 """What became of a run."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,45 @@ def test_tensorboard_gets_hyperparameters_with_final_metrics(tmp_path: Path) -> 
         events.Reload()
         tags |= {*events.Tags()["scalars"], *events.summary_metadata}
     assert {"test_acc", "val_loss", "_hparams_/session_start_info"} <= tags
+
+
+class Slow(LitMLP):
+    """A model that has something to do before its first step."""
+
+    def on_fit_start(self) -> None:
+        """Take its time."""
+        time.sleep(0.5)
+
+
+class Broken(LitMLP):
+    """A model that cannot be trained."""
+
+    def on_fit_start(self) -> None:
+        """Give up."""
+        raise ValueError("no")
+
+
+def test_what_comes_before_the_first_step_takes_time_too(tmp_path: Path) -> None:
+    summary = RunSummary()
+    trainer = quiet_trainer(callbacks=[summary], default_root_dir=tmp_path)
+    trainer.fit(Slow(64, [8]), DigitsDataModule())
+    first = _read(tmp_path)
+    assert first["seconds"] >= 0.5
+    assert first["samples_per_second"] <= 1294 / 0.5
+    trainer = quiet_trainer(callbacks=[summary], default_root_dir=tmp_path / "second")
+    trainer.fit(LitMLP(64, [8]), DigitsDataModule())
+    assert _read(tmp_path / "second")["status"] == "finished"
+    assert _read(tmp_path) == first
+
+
+@pytest.mark.parametrize("after_another", [False, True])
+def test_a_fit_that_never_began_has_no_summary(tmp_path: Path, after_another: bool) -> None:
+    summary = RunSummary()
+    if after_another:
+        quiet_trainer(callbacks=[summary], default_root_dir=tmp_path / "first").fit(LitMLP(64, [8]), DigitsDataModule())
+    trainer = quiet_trainer(callbacks=[summary], default_root_dir=tmp_path / "second")
+    with pytest.raises(ValueError, match="no"):
+        trainer.fit(Broken(64, [8]), DigitsDataModule())
+    assert len(list(tmp_path.rglob("summary.json"))) == after_another
+    if after_another:
+        assert _read(tmp_path / "first")["status"] == "finished"

@@ -491,3 +491,105 @@ def test_names_of_options_are_kept_for_the_checkpoint_but_not_for_the_logger() -
 def test_an_image_with_its_channels_last_is_not_scrambled() -> None:
     with pytest.raises(DataError, match=r"an input is \(1, 8, 8\), not \(8, 8, 1\)"):
         DigitsDataModule().encode(torch.zeros(8, 8, 1))
+
+
+# Features that are computed once
+
+
+class _Shaken(ToyDataModule):
+    """Iris, with a random number added to each row in training."""
+
+    augments = True
+
+    def augment(self, x: Tensor) -> Tensor:
+        """Add noise."""
+        return x + torch.rand_like(x)
+
+
+CPU = torch.device("cpu")
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return torch.cat([x, x], 1)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_features_take_the_place_of_inputs_until_the_fit_ends(num_workers: int) -> None:
+    data = ToyDataModule("iris", batch_size=7, num_workers=num_workers)
+    plain = [list(data.train_dataloader()), list(data.val_dataloader()[0]), list(data.test_dataloader()[0])]
+    data.precompute(_doubled, 3, CPU)
+    found = [list(data.train_dataloader()), list(data.val_dataloader()[0]), list(data.test_dataloader()[0])]
+    for before, after in zip(plain[:2], found[:2], strict=True):
+        torch.testing.assert_close(after, [[_doubled(x), y] for x, y in before], rtol=0, atol=0)
+    torch.testing.assert_close(found[2], plain[2], rtol=0, atol=0)  # a test is done on what there is
+    data.teardown("fit")
+    torch.testing.assert_close(list(data.train_dataloader()), plain[0], rtol=0, atol=0)
+
+
+def test_views_are_draws_of_augmenting() -> None:
+    data = _Shaken("iris", batch_size=7)
+    samples, indices = data.splits["train"]
+    seen: list[int] = []
+
+    def extract(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return x
+
+    state = torch.get_rng_state()
+    data.precompute(extract, 2, CPU)
+    assert torch.get_rng_state().equal(state)  # nothing is taken from the run's own numbers
+    assert sum(seen) == 2 * len(indices) + data.splits["val"].size
+    features, order = data._features["train"]
+    assert order.equal(torch.arange(len(indices)))
+    assert features.y.equal(samples.y[indices].repeat(2))
+    views = features.x.view(2, len(indices), 4) - samples.x[indices]
+    assert ((views >= -1e-6) & (views <= 1 + 1e-6)).all()
+    assert (views[0] - views[1]).abs().mean() > 0.2
+    held_out, places = data.splits["val"]
+    assert data._features["val"].samples.x.equal(held_out.x[places])  # not augmented
+
+    torch.manual_seed(99)
+    again = _Shaken("iris", batch_size=7)
+    again.precompute(extract, 2, CPU)
+    assert again._features["train"].samples.x.equal(features.x)
+    other = _Shaken("iris", batch_size=7, seed=1)
+    other.precompute(extract, 2, CPU)
+    assert not other._features["train"].samples.x.equal(features.x)
+
+
+def test_one_view_is_enough_where_nothing_is_random() -> None:
+    data = ToyDataModule("iris")
+    data.precompute(_doubled, 5, CPU)
+    assert len(data._features["train"].samples) == data.splits["train"].size
+
+
+@pytest.mark.parametrize("balance", ["downsample", "weights"])
+def test_features_are_balanced_as_inputs_are(pool: Samples, balance: Balance) -> None:
+    data = Table(pool, balance=balance, batch_size=16)
+    before = [y.tolist() for _, y in data.train_dataloader()]
+    data.precompute(_doubled, 2, CPU)
+    assert [y.tolist() for _, y in data.train_dataloader()] == before
+
+
+def test_features_of_several_targets_keep_them(pool: Samples) -> None:
+    y = torch.randn(200, 2)
+    data = Table(Samples(pool.x, y), task="regression", val_fraction=0)
+    data.precompute(_doubled, 2, CPU)
+    x, targets = next(iter(data.train_dataloader()))
+    assert targets.equal(y[x[:, 0].long()])
+    assert data.val_dataloader() == []
+
+
+def test_the_next_stage_forgets_what_a_broken_fit_left() -> None:
+    look, data = _Look(), ToyDataModule("iris")
+    data.precompute(lambda x: x + 5000, 1, CPU)
+    quiet_trainer(callbacks=[look]).validate(LitMLP(4, [4], num_outputs=3), data, verbose=False)
+    assert look.smallest["val"] < 10
+
+
+def test_features_are_not_augmented_again() -> None:
+    look, data, model = _Look(), _Marked("iris"), LitMLP(4, [4], num_outputs=3)
+    model.on_fit_start = lambda: data.precompute(lambda x: x, 1, CPU)  # type: ignore[method-assign]
+    quiet_trainer(callbacks=[look]).fit(model, data)
+    assert 1000 < look.smallest["train"] < 1100
+    assert look.smallest["val"] < 10

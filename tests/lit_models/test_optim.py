@@ -129,3 +129,67 @@ def test_which_schedules_count_steps(net: nn.Module, name: SchedulerName | str, 
     if name == "StepLR":
         config = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1}}
     assert counts_steps(make_scheduler(config, _make(net, "SGD"), 10)) is by_step
+
+
+# Groups of parameters
+
+
+GROUPS: list[Any] = [
+    {"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": 0.4}},
+    {
+        "class_path": "torch.optim.lr_scheduler.OneCycleLR",
+        "init_args": {"max_lr": 1, "epochs": 2, "steps_per_epoch": 5},
+    },
+    {"class_path": "torch.optim.lr_scheduler.CyclicLR", "init_args": {"base_lr": 0.1, "max_lr": 0.4}},
+    {"class_path": "torch.optim.lr_scheduler.CosineAnnealingLR", "init_args": {"T_max": 10}},
+    {"class_path": "torch.optim.lr_scheduler.LinearLR", "init_args": {"start_factor": 0.5}},
+]
+
+
+def _grouped(name: str, lr: float = 0.1) -> Optimizer:
+    groups = [
+        {"params": [nn.Parameter(torch.ones(2))], "lr_factor": factor}
+        if factor != 1
+        else {"params": [nn.Parameter(torch.ones(2))]}
+        for factor in (1, 0.25, 2.0)
+    ]
+    return make_optimizer({"class_path": f"torch.optim.{name}", "init_args": {"lr": lr, "momentum": 0.9}}, groups)
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_a_group_learns_at_its_share_of_the_rate(name: str) -> None:
+    optimizer = _grouped(name)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.025, 0.2])
+    assert all("lr_factor" not in group for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize("config", ["one-cycle", "cosine", "plateau", *GROUPS], ids=str)
+def test_every_schedule_keeps_the_shares(config: Any) -> None:  # noqa: ANN401  # a name or a class with arguments
+    optimizer = _grouped("SGD")
+    given = {"class_path": config["class_path"], "init_args": dict(config["init_args"])} if config in GROUPS else config
+    scheduler = make_scheduler(config, optimizer, 10)
+    assert config == given  # what is recorded stays what was given
+    rates = set()
+    for _ in range(8):
+        first, *others = [group["lr"] for group in optimizer.param_groups]
+        assert others == pytest.approx([first / 4, first * 2], rel=1e-6)
+        rates.add(first)
+        optimizer.step()
+        scheduler.step(*[1.0] * isinstance(scheduler, ReduceLROnPlateau))  # type: ignore[arg-type]  # a plateau takes it
+    assert len(rates) > 1
+
+
+def test_rates_given_for_each_group_are_taken() -> None:
+    config = {"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": [0.1, 0.2, 0.3]}}
+    optimizer = _grouped("SGD")
+    make_scheduler(config, optimizer, 10)
+    assert [group["max_lr"] for group in optimizer.param_groups] == [0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize("config", ["one-cycle", "cosine", GROUPS[0]], ids=str)
+def test_a_rate_of_0_is_possible(config: Any) -> None:  # noqa: ANN401  # a name or a class with arguments
+    optimizer = _grouped("SGD", lr=0.0)
+    scheduler = make_scheduler(config, optimizer, 10)
+    optimizer.step()
+    scheduler.step()
+    assert config in GROUPS or all(group["lr"] == 0 for group in optimizer.param_groups)
