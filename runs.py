@@ -118,6 +118,12 @@ def remove_if_untrained(folder: Path) -> None:
                 parent.rmdir()
 
 
+def run_of(checkpoint: str) -> Path | None:
+    """Find the folder of the run that left a checkpoint; None if the checkpoint is elsewhere now."""
+    folder = Path(checkpoint).parent.parent
+    return folder if (folder / "config.yaml").is_file() else None
+
+
 def is_first_process() -> bool:
     """Whether this is the process of a distributed run that writes, or the only one there is."""
     first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function

@@ -42,6 +42,7 @@ from runs import (
     newest_checkpoint,
     read_checkpoint,
     remove_if_untrained,
+    run_of,
     say_spread,
     say_where,
 )
@@ -229,8 +230,8 @@ class KindlingCLI(LightningCLI):
             callbacks += [self._get(self.config_init, "checkpoint"), LastCheckpoint()]
         if self.subcommand in ("fit", "test"):
             # What a test finds goes to the curves of the run that it tests.
-            run = Path(self._config.ckpt_path or "").parent.parent
-            callbacks.append(MistakeGrid(None if fits or not (run / "config.yaml").is_file() else run))
+            tested = None if fits or config.logger is False else run_of(self._config.ckpt_path)
+            callbacks.append(MistakeGrid(tested))
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter("predictions.csv"))
         if not fits:

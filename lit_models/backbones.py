@@ -106,22 +106,11 @@ def read_weights(backbone: str, weights: str) -> Weights:
     known = published(backbone, weights)
     prepared = known.transforms()
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (prepared.mean, prepared.std))
-    file = str(Path(weights).expanduser()) if is_file(weights) else _download(weights, known.url)
-    try:
-        if file.endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            content: dict[str, Any] = load_file(file)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        for wrapper in ("state_dict", "model"):  # as Lightning and torchvision's own scripts have them
-            content = content.get(wrapper, content)
-        content = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    except Exception as error:  # whatever unpickling a file of another kind may raise
-        reason = str(error).partition("\n")[0]
-        if isinstance(error, UnpicklingError):  # of which torch has much to say
-            reason = "it is damaged, or not of tensors alone, as torch.save(net.state_dict(), FILE) makes it"
-        raise ModelError(f"--model.weights {weights}: no weights can be read from {file} ({reason}).") from error
+    content = _read(weights, weights if is_file(weights) else _download(weights, known.url))
+    for wrapper in ("state_dict", "model"):  # as Lightning and torchvision's own scripts have them
+        inner = content.get(wrapper)
+        content = inner if isinstance(inner, dict) else content
+    content = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if "standardize.mean" in content:
         mean, std = content["standardize.mean"], content["standardize.std"]
         content = {name: value for name, value in content.items() if name.startswith("net.backbone.")}
@@ -136,6 +125,36 @@ def read_weights(backbone: str, weights: str) -> Weights:
     state = OrderedDict((point.sub(r"\1", name), value) for name, value in content.items())
     state._metadata = {"": {"version": 2}}  # type: ignore[attr-defined]  # an MNASNet insists on it
     return Weights(state, mean, std)
+
+
+def trained_size(weights: str) -> int:
+    """Read from a checkpoint which height and width of images, in pixels, its model was trained on.
+
+    Raises:
+        ModelError: If it is no checkpoint of a model for images.
+    """
+    shape = _read(weights, weights).get("hyper_parameters", {}).get("input_shape", ())
+    if len(shape) != 3:
+        raise ModelError(f"--model.weights {weights}: a checkpoint of another model; give one of LitTransfer.")
+    return int(shape[-1])
+
+
+def _read(weights: str, file: str) -> dict[str, Any]:
+    """Read all that is in a file; the option by which it was given is for messages."""
+    path = Path(file).expanduser()
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        return dict(content)
+    except Exception as error:  # whatever unpickling a file of another kind may raise
+        reason = str(error).partition("\n")[0]
+        if isinstance(error, UnpicklingError):  # of which torch has much to say
+            reason = "it is damaged, or not of tensors alone, as torch.save(net.state_dict(), FILE) makes it"
+        raise ModelError(f"--model.weights {weights}: no weights can be read from {path} ({reason}).") from error
 
 
 def is_file(weights: str) -> bool:

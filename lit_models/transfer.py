@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_models.backbones import is_file, make_backbone, published, read_weights
+from lit_models.backbones import is_file, make_backbone, published, read_weights, trained_size
 from lit_models.base import LitModule
 from lit_models.tasks import ModelError, check_dropout
 
@@ -125,7 +125,8 @@ class LitTransfer(LitModule):
             weights: As that of the model.
 
         Returns:
-            `image_size` and `resize_size`, in pixels, and `interpolation`; nothing without weights.
+            `image_size` and `resize_size`, in pixels, and `interpolation`; of a checkpoint `image_size` alone, and
+            nothing without weights.
 
         Raises:
             ModelError: If there are no such weights.
@@ -136,6 +137,8 @@ class LitTransfer(LitModule):
         if is_file(weights) and not Path(weights).expanduser().is_file():
             raise ModelError(f"--model.weights {weights}: there is no such file.")
         prepared = published(backbone, weights).transforms()
+        if weights.endswith(".ckpt"):
+            return {"image_size": trained_size(weights)}
         return {
             "image_size": prepared.crop_size[0],
             "resize_size": prepared.resize_size[0],

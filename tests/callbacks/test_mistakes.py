@@ -301,11 +301,12 @@ def test_a_checkpoint_elsewhere_has_no_run_to_go_to(run: Run, tmp_path: Path) ->
     assert set(Path().rglob("*")) | set((tmp_path / "models").rglob("*")) == before
 
 
-def test_no_other_stage_has_one(run: Run) -> None:
+def test_no_other_stage_has_one_nor_who_wants_no_logger(run: Run) -> None:
     cli = run(f"{TINY} --fast_dev_run true")
     assert not Path("runs").exists()
     cli = run(TINY)
     folder = Path(cli.trainer.default_root_dir)
     run(f"validate --ckpt_path {folder}/checkpoints/best.ckpt")
+    run(f"test --ckpt_path {folder}/checkpoints/best.ckpt --logger false")
     run(f"predict --ckpt_path {folder}/checkpoints/best.ckpt")
     assert len(_grids(folder)) == 1

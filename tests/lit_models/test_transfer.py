@@ -269,7 +269,7 @@ def test_what_holds_no_weights_is_refused_in_one_line(
         ("list", "no weights can be read from"),
         ("folder", "no weights can be read from"),
         ("module", "no weights can be read from"),
-        ("no-dictionary-in-it", "no weights can be read from"),
+        ("no-dictionary-in-it", f"these are not the weights of {BACKBONE}"),
         ("text-safetensors", "no weights can be read from"),
         ("numbers", f"these are not the weights of {BACKBONE}"),
         ("nested", f"these are not the weights of {BACKBONE}"),
@@ -887,3 +887,12 @@ def test_the_preparation_of_the_weights_is_known(backbone: str, weights: str, ex
 @pytest.mark.parametrize("weights", ["none", None])
 def test_without_weights_there_is_none(weights: str | None) -> None:
     assert LitTransfer.preprocessing("resnet18", weights) == {}
+
+
+def test_a_checkpoint_says_which_size_it_was_trained_at(tmp_path: Path) -> None:
+    path = tmp_path / "small.ckpt"
+    torch.save({"state_dict": {}, "hyper_parameters": {"input_shape": [3, 96, 96]}}, path)
+    assert LitTransfer.preprocessing(BACKBONE, str(path)) == {"image_size": 96}
+    torch.save({"state_dict": {}, "hyper_parameters": {"in_features": 8}}, path)
+    with pytest.raises(ModelError, match="a checkpoint of another model; give one of LitTransfer"):
+        LitTransfer.preprocessing(BACKBONE, str(path))
