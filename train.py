@@ -86,6 +86,11 @@ class KindlingCLI(LightningCLI):
             if is_mistake(error) and self._folder is not None:
                 remove_if_untrained(self._folder)
             raise
+        except (KeyboardInterrupt, SystemExit):
+            # Interrupted before the first step, as while features are computed.
+            if self._folder is not None and not self.summary.summary:
+                remove_if_untrained(self._folder)
+            raise
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

@@ -361,3 +361,13 @@ def test_a_test_without_a_test_split_says_so(run: Run, mistake: Mistake, tmp_pat
     kept = shutil.move("runs", tmp_path / "kept")  # `mistake` looks for runs left behind
     line = mistake(f"test --ckpt_path {kept}/LitMLP-DigitsDataModule/version_0/checkpoints/best.ckpt")
     assert "test: DigitsDataModule has no test split here" in line
+
+
+def test_an_interruption_before_the_first_step_leaves_no_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(model: LitMLP) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LitMLP, "on_fit_start", interrupt)
+    with pytest.raises(SystemExit):
+        run("--max_epochs 1")
+    assert not Path("runs").exists()
