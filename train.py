@@ -189,6 +189,8 @@ class KindlingCLI(LightningCLI):
         self.config_init = Namespace({self.subcommand: self._instantiate(config)})
         config.data = data
         self.model = self._get(self.config_init, "model")
+        if isinstance(self.model, LitModule) and self.subcommand == "fit" and config.ckpt_path is None:
+            self.model.prepare_weights()
         if isinstance(self.datamodule, DataModule) and is_first_process():
             # Bad data are found before anything is written.
             stage = LOADERS[str(self.subcommand)]
@@ -345,6 +347,9 @@ def main(args: list[str] | None = None) -> KindlingCLI:
             raise
         print(f"train.py: {explain(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:  # while data are read; later Lightning takes care of it
+        print("train.py: interrupted before anything was trained or written.", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ def _data_path(path: Path, work: str, rounds: int) -> None:
         next(iter(loader))  # worker processes are started before the clock, and live on
         start = time.perf_counter()
         for x, _ in loader:
-            data.augment(x) if augments else x
+            if augments:
+                data.augment(x)
         return time.perf_counter() - start
 
     def torchvision() -> float:

@@ -58,10 +58,12 @@ def run(data_dir: str, repeats: int = 5) -> None:
             _row("from scratch", f"{few} --model.weights none", repeats)
             few = f"{few} --model.weights {before}"
             _row("from FashionMNIST", f"{few} --model.unfreeze_epoch 0", repeats)
-            # What the features are computed from changes at random, so that these two need not agree to the digit.
-            frozen = f"{few} --data.shift 2 --data.rotation 10"
-            _row("from FashionMNIST, frozen, every epoch computed anew", f"{frozen} --model.views 0", repeats)
-            _row("from FashionMNIST, frozen, features of four views", f"{frozen} --model.views 4", repeats)
+            _row("frozen", f"{few} --model.views 0", repeats)
+            _row("frozen, cached features", f"{few} --model.views 1", repeats)
+            few = f"{few} --data.shift 1 --data.rotation 10"
+            _row("frozen, augmented", f"{few} --model.views 0", repeats)
+            for views in (4, 20):
+                _row(f"frozen, augmented, cached features of {views} views", f"{few} --model.views {views}", repeats)
         finally:
             os.chdir(start)
 

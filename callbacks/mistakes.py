@@ -56,11 +56,10 @@ class MistakeGrid(Callback):
             probabilities = torch.stack([1 - probabilities, probabilities], dim=1)
         confidence, prediction = probabilities.max(1)
         confidence = confidence.nan_to_num(0).masked_fill(prediction == y, 0)
-        found = [confidence, prediction, y, x]
+        found = _top([confidence, prediction, y, x], self.count)
         if self._worst:
-            found = [torch.cat(pair) for pair in zip(self._worst, found, strict=True)]
-        worst = found[0].topk(min(self.count, len(found[0]))).indices
-        self._worst = [values[worst] for values in found]
+            found = _top([torch.cat(pair) for pair in zip(self._worst, found, strict=True)], self.count)
+        self._worst = found
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw them."""
@@ -86,6 +85,11 @@ class MistakeGrid(Callback):
 
             with SummaryWriter(str(self.log_dir)) as writer:
                 writer.add_image("test/mistakes", grid, trainer.global_step, dataformats="HWC")
+
+
+def _top(found: list[Tensor], count: int) -> list[Tensor]:
+    best = found[0].topk(min(count, len(found[0]))).indices
+    return [values[best] for values in found]
 
 
 def _name(names: list[str], index: int) -> str:

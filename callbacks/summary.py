@@ -41,11 +41,13 @@ class RunSummary(Callback):
         self._folder = trainer.log_dir  # now, as the processes of a distributed run must ask for it together
         self._first_batch = _batches(trainer)
         if trainer.is_global_zero:
-            parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+            whole = sum(p.numel() for p in pl_module.parameters())
+            trained = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+            parameters = f"{trained:,}" + (f" of {whole:,}" if trained < whole else "")
             sizes = {stage: split.size for stage, split in getattr(_data(trainer), "splits", {}).items()}
             data = ", ".join(f"{size:,} {stage}" for stage, size in sizes.items())
             print(
-                f"{type(pl_module).__name__} ({parameters:,} parameters) on {_name(trainer)}"
+                f"{type(pl_module).__name__} ({parameters} parameters) on {_name(trainer)}"
                 f"{f' ({data})' if data else ''}, {trainer.accelerator.__class__.__name__.removesuffix('Accelerator')}"
                 + (f"; the best checkpoint is chosen by {_monitor(trainer)}" if _monitor(trainer) else "")
             )

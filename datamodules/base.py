@@ -10,10 +10,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
-from tqdm import tqdm
 
 from datamodules.batches import BatchSampler, Samples, Split
 from datamodules.errors import DataError
+from datamodules.features import compute_features
 from datamodules.splits import class_weights, downsample, holdout, kfold
 
 TaskName = Literal["regression", "binary", "multiclass"]
@@ -228,21 +228,11 @@ class DataModule(LightningDataModule):
                 epochs take them in turn.
             device: Where `extract` wants its batch.
         """
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            for stage, (samples, indices) in self.splits.items():
-                if stage == "test":
-                    continue
-                batches = indices.split(EVALUATION_BATCHES * self.batch_size)
-                times = views if stage == "train" and self.augments else 1
-                found: list[Tensor] = []
-                # No bar in a file.
-                for view in tqdm(range(times), desc=f"{stage} features", unit="view", disable=None, leave=False):
-                    torch.manual_seed(self.seed + view)  # a resumed run finds the same
-                    for x, _ in self._make_loader(samples, batches):
-                        x = x.to(device)
-                        found.append(extract(self.augment(x) if stage == "train" else x).float().cpu())
-                y = samples.y[indices].repeat(times, *[1] * (samples.y.ndim - 1))
-                self._features[stage] = Split(Samples(torch.cat(found), y), torch.arange(len(indices)))
+        for stage in self.splits.keys() - {"test"}:
+            samples, indices = self.splits[stage]
+            loader = self._make_loader(samples, indices.split(EVALUATION_BATCHES * self.batch_size))
+            augment, times = (self.augment, views if self.augments else 1) if stage == "train" else (_as_it_is, 1)
+            self._features[stage] = compute_features(loader, len(indices), extract, augment, times, self.seed, device)
 
     def teardown(self, stage: str) -> None:
         """Let go of the features: after the fit a model may look at other things."""
@@ -348,7 +338,7 @@ class DataModule(LightningDataModule):
     def _loader(self, stage: Stage, shuffle: bool | None = None) -> list[DataLoader[Any]]:
         if stage not in self.splits:
             return []
-        samples, indices = self._features.get(stage, self.splits[stage])
+        samples, indices = self._split(stage)
         shuffle = stage == "train" if shuffle is None else shuffle
         weights = None
         if shuffle and self.balance == "weights":
@@ -357,6 +347,10 @@ class DataModule(LightningDataModule):
         # Without gradients there is room for more.
         batch_size = self.batch_size * (1 if stage == "train" else EVALUATION_BATCHES)
         return [self._make_loader(samples, BatchSampler(indices, batch_size, shuffle, self.seed, weights, views))]
+
+    def _split(self, stage: Stage) -> Split:
+        """Give what the loader of a stage goes through."""
+        return self._features.get(stage, self.splits[stage])
 
     def _make_loader(
         self, dataset: Dataset[Any], sampler: Iterable[Tensor] | None = None, num_workers: int | None = None
@@ -373,6 +367,10 @@ class DataModule(LightningDataModule):
             # could draw the same dropout again.
             generator=torch.Generator(),
         )
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -394,11 +392,14 @@ def image_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     Counting the 256 values is exact, and needs no copy of the images in floating point.
 
     Args:
-        x: Images, uint8, shape `(n, C, H, W)`.
+        x: Images, shape `(n, C, H, W)`, uint8, or floating-point from 0 to 1.
 
     Returns:
         Two tensors of shape `(C, 1, 1)`; the deviation of a channel that does not vary is 1.
     """
+    if x.is_floating_point():
+        mean, std = moments(x.movedim(1, -1).flatten(0, -2))
+        return mean.view(-1, 1, 1), std.view(-1, 1, 1)
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in x.unbind(1)]).double()
     share = counts / counts.sum(1, keepdim=True)
     values = torch.arange(256, dtype=torch.float64) / 255

@@ -65,7 +65,11 @@ def to_rgb(content: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
-        raise PictureError("no picture of a known format") from None
+        # Before its formats Pillow knows AVIF, which begins alike.
+        is_heic = content[4:8] == b"ftyp"
+        raise PictureError(
+            "HEIC or the like is not read, convert it to JPEG" if is_heic else "no picture of a known format"
+        ) from None
     except Image.DecompressionBombError as error:
         raise PictureError(f"a decompression bomb ({error})") from error
     except Exception as error:

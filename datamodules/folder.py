@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from datamodules.base import Stage
 from datamodules.decode import read_file
@@ -23,13 +22,11 @@ class ImageFolderDataModule(PictureDataModule):
     A picture counts by its ending and is decoded by its content. Where there is `val` and no `test`, nothing is held
     out for a test.
 
+    `predict` takes any folder with pictures somewhere in it, or one picture.
+
     Args:
-        path: The folder; for `predict` any folder with pictures somewhere in it, or one picture.
         kwargs: Options of `PictureDataModule`, `OwnDataModule` and `DataModule`.
     """
-
-    def __init__(self, path: str = "", **kwargs: Any) -> None:
-        super().__init__(path, **kwargs)
 
     def find(self) -> Found:
         """Find all pictures below the path, sorted by their names, and what their folders say of them."""

@@ -23,6 +23,13 @@ def physical_memory() -> float:
         return math.inf
 
 
+def available_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not everywhere
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class OwnDataModule(DataModule):
     """Base of data modules for files of one's own, which know by their content what a model was trained on.
 

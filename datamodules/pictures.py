@@ -1,7 +1,6 @@
 """Pictures of one's own: from files, however they look inside, to batches."""
 
 import hashlib
-import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -17,7 +16,7 @@ from datamodules.base import Stage, TaskName, image_moments
 from datamodules.batches import Inputs, Samples, Split
 from datamodules.decode import Interpolation, PictureError, open_picture, to_square
 from datamodules.errors import DataError
-from datamodules.own import OwnDataModule, physical_memory, say
+from datamodules.own import OwnDataModule, available_cores, physical_memory, say
 from datamodules.squares import Cache, Decoded, Decoder, Pictures, Transformed, decode_all
 from datamodules.transforms import Config, build, is_random, transform_batch
 from datamodules.values import listed
@@ -59,9 +58,9 @@ class PictureDataModule(OwnDataModule):
         train_transforms: From squares to a training batch; by default a random resized crop of 35 to 100 % of the area
             and a random horizontal flip. An empty list trains on what is evaluated on.
         eval_transforms: From squares to a batch of validation, test or prediction; by default the middle.
-        normalize: Mean and standard deviation of each channel, for models that bring none with their weights:
-            `fitted` on (at most 2,000 of) the training pictures, `imagenet`, or given as `[[r, g, b], [r, g, b]]` in
-            units of [0, 1].
+        normalize: Mean and standard deviation of each channel: `fitted` on (at most 2,000 of) the training pictures,
+            `imagenet`, or given as `[[r, g, b], [r, g, b]]` in units of [0, 1]. By default they are fitted, and give
+            way to those of a model's weights.
         cache: Where the squares are kept: on the `disk` (memory-mapped), in `memory`, or `none`: worker processes
             decode them anew in every epoch. `auto` is the first of these for which there is room; what is only
             predicted is never put on the disk.
@@ -82,7 +81,7 @@ class PictureDataModule(OwnDataModule):
         interpolation: Interpolation = "bilinear",
         train_transforms: Sequence[Config] | None = None,
         eval_transforms: Sequence[Config] | None = None,
-        normalize: Literal["fitted", "imagenet"] | list[list[float]] = "fitted",
+        normalize: Literal["fitted", "imagenet"] | list[list[float]] | None = None,
         cache: Cache = "auto",
         on_bad_image: Literal["error", "skip"] = "error",
         batch_size: int = 32,
@@ -102,8 +101,6 @@ class PictureDataModule(OwnDataModule):
             )
         self.interpolation = interpolation
         self.normalize = normalize
-        if normalize != "fitted":
-            _ = self.statistics  # bad ones are found at once
         self.cache = cache
         self.on_bad_image = on_bad_image
         self._choose_workers = num_workers is None
@@ -119,6 +116,8 @@ class PictureDataModule(OwnDataModule):
         elif train_transforms:
             self._training = build(train_transforms, "--data.train_transforms")
         self._check_shapes()
+        if normalize not in (None, "fitted"):
+            _ = self.statistics  # bad ones are found at once
 
     def _check_shapes(self) -> None:
         white = torch.full((2, 3, self.resize_size, self.resize_size), 255, dtype=torch.uint8)
@@ -216,8 +215,8 @@ class PictureDataModule(OwnDataModule):
         for number, label in zip(numbers, labels, strict=True):
             if label not in known:
                 raise DataError(
-                    f"--data.path: {self._found.pictures.names[number]} is of class {label!r}, and there are only "
-                    f"{listed(self.class_names, 8)} to learn from."
+                    f"--data.path {self.path}: {self._found.pictures.names[number]} is of class {label!r}, which is "
+                    f"none of those that are trained on ({listed(self.class_names, 8)}); take it away, or train anew."
                 )
         y = torch.tensor([known[label] for label in labels], dtype=torch.long)
         return Samples(Transformed(self._decoded.squares, torch.tensor(numbers, dtype=torch.long)), y)
@@ -243,14 +242,19 @@ class PictureDataModule(OwnDataModule):
     def divide(self, given: dict[Stage, Samples]) -> dict[Stage, Split]:
         """Hold out what was not given apart, and evaluate on what the transforms of evaluation make of it."""
         splits = super().divide(given)
-        evaluated = {stage: split for stage, split in splits.items() if stage != "train"}
-        for stage, split in evaluated.items():
-            splits[stage] = Split(self._evaluated(split.samples), split.indices)
+        for stage in splits.keys() - {"train"}:
+            samples, indices = splits[stage]
+            splits[stage] = Split(self._with(self._evaluating, samples), indices)
         return splits
 
-    def _evaluated(self, samples: Samples) -> Samples:
-        assert isinstance(samples.x, Transformed)
-        return Samples(Transformed(samples.x.squares, samples.x.rows, self._evaluating), samples.y)
+    def _split(self, stage: Stage) -> Split:
+        split = super()._split(stage)
+        if stage == "train" and self.trainer is None:  # nobody else would make a batch of the squares
+            return Split(self._with(self._training, split.samples), split.indices)
+        return split
+
+    def _with(self, transforms: Sequence[Any], samples: Samples) -> Samples:
+        return Samples(Transformed(samples.x.squares, samples.x.rows, transforms), samples.y)
 
     @property
     def tests_fold(self) -> bool:
@@ -264,7 +268,7 @@ class PictureDataModule(OwnDataModule):
         numbers = [number for number in self._good() if self._found.labels[number] is not None]
         if not numbers:
             raise DataError(f"--data.path {self.path}: no picture has a class; {self.how_classes_are_given}")
-        return self._evaluated(self._samples(numbers))
+        return self._with(self._evaluating, self._samples(numbers))
 
     @cached_property
     def unlabelled(self) -> Inputs:
@@ -277,23 +281,25 @@ class PictureDataModule(OwnDataModule):
 
     @cached_property
     def statistics(self) -> dict[str, Tensor]:
-        """Mean and standard deviation of each channel, `(3, 1, 1)`, in units of [0, 1]."""
-        if self.normalize == "fitted":
+        """Mean and standard deviation of each channel, `(C, 1, 1)`, in units of [0, 1]."""
+        if self.normalize in (None, "fitted"):
             samples, indices = self.splits["train"]
             order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(self.seed))
-            mean, std = image_moments(samples.x.index_select(0, indices[order[:SAMPLE]].sort().values))
+            x, _ = self._with(self._evaluating, samples)[indices[order[:SAMPLE]].sort().values]
+            mean, std = image_moments(x)
             return {"mean": mean, "std": std}
         given = IMAGENET if self.normalize == "imagenet" else self.normalize
         try:
             values = np.asarray(given, dtype=np.float32)
         except ValueError:  # lists of different lengths
             values = np.zeros(0, np.float32)
-        if values.shape != (2, 3) or not (np.isfinite(values).all() and (values[1] > 0).all()):
+        channels = self.input_shape[0]
+        if values.shape != (2, channels) or not (np.isfinite(values).all() and (values[1] > 0).all()):
             raise DataError(
                 f"--data.normalize {given}: give fitted, imagenet, or the means and the standard deviations of the "
-                "three channels, [[0.5, 0.5, 0.5], [0.25, 0.25, 0.25]]."
+                f"channels, {[[0.5] * channels, [0.25] * channels]}."
             )
-        mean, std = torch.from_numpy(values).view(2, 3, 1, 1).unbind()
+        mean, std = torch.from_numpy(values).view(2, channels, 1, 1).unbind()
         return {"mean": mean, "std": std}
 
     def setup(self, stage: str) -> None:
@@ -342,7 +348,7 @@ class PictureDataModule(OwnDataModule):
         self, dataset: Dataset[Any], sampler: Iterable[Tensor] | None = None, num_workers: int | None = None
     ) -> DataLoader[Any]:
         if num_workers is None and self._choose_workers and isinstance(self._decoded.squares, Decoder):
-            num_workers = os.cpu_count()
+            num_workers = available_cores()
         return super()._make_loader(dataset, sampler, num_workers)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from datamodules.batches import Store
 from datamodules.decode import Interpolation, PictureError, to_rgb, to_square
 from datamodules.errors import DataError
-from datamodules.own import physical_memory
+from datamodules.own import available_cores, physical_memory, say
 from datamodules.transforms import transform_batch
 
 Cache = Literal["auto", "memory", "disk", "none"]
@@ -99,7 +99,7 @@ class Decoder:
             except PictureError:
                 return b""
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and reading wait for no other thread
+        with ThreadPoolExecutor(available_cores()) as pool:  # hashing and reading wait for no other thread
             return hashlib.sha256(b"".join(pool.map(digest, range(len(self))))).hexdigest()
 
     @property
@@ -229,6 +229,8 @@ def _keep(decoder: Decoder, kept: Path, name: str, stop: bool, shape: tuple[int,
         found = _read(kept, shape)
         if found is None:
             raise OSError(errno.EIO, "what was written cannot be read")
+        if shape:
+            say(f"{len(decoder):,} decoded pictures are kept in {kept} ({math.prod(shape) / 2**20:,.0f} MiB)")
         return found
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -249,7 +251,7 @@ def _scan(decoder: Decoder, name: str, stop: bool, take: Callable[[int, NDArray[
 
     bad: dict[int, str] = {}
     black = np.zeros((3, decoder.size, decoder.size), np.uint8)
-    pool = ThreadPoolExecutor(os.cpu_count())  # decoding and resizing wait for no other thread
+    pool = ThreadPoolExecutor(available_cores())  # decoding and resizing wait for no other thread
     # No bar in a file.
     bar = tqdm(total=len(decoder), desc=f"decoding {name}", unit=" pictures", disable=None, leave=False)
     # Threads share the filters of warnings, so that none of them may change these.

@@ -14,6 +14,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torchvision import models
 
 from lit_models.tasks import ModelError
 
@@ -33,8 +34,6 @@ def make_backbone(name: str, input_shape: Sequence[int]) -> tuple[nn.Module, int
     Raises:
         ModelError: If there is no such network, or it cannot take such images.
     """
-    from torchvision import models  # takes a second, which `--help` need not wait for
-
     _check_name(name)
     channels, *size = input_shape
     if channels not in (1, 3) or len(size) != 2:
@@ -62,13 +61,14 @@ def make_backbone(name: str, input_shape: Sequence[int]) -> tuple[nn.Module, int
     except (RuntimeError, ValueError, AssertionError) as error:
         given = "x".join(map(str, size))
         reason = " ".join(str(error).split())
-        raise ModelError(f"--model.input_shape: {name} cannot take images of {given} pixels ({reason}).") from error
+        raise ModelError(
+            f"--model.input_shape: {name} cannot take images of {given} pixels ({reason}); give --data.image_size "
+            "224, or another --model.backbone."
+        ) from error
     return net.train(), features
 
 
 def _check_name(name: str) -> None:
-    from torchvision import models
-
     known = models.list_models(module=models)
     if name not in known:
         close = difflib.get_close_matches(name.lower(), known)
@@ -103,10 +103,9 @@ def read_weights(backbone: str, weights: str) -> Weights:
     Raises:
         ModelError: If they cannot be read or downloaded; the message says where to put the file.
     """
-    known = published(backbone, weights)
-    prepared = known.transforms()
+    prepared = published(backbone, weights).transforms()
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (prepared.mean, prepared.std))
-    content = _read(weights, weights if is_file(weights) else _download(weights, known.url))
+    content = _read(weights, locate(backbone, weights))
     for wrapper in ("state_dict", "model"):  # as Lightning and torchvision's own scripts have them
         inner = content.get(wrapper)
         content = inner if isinstance(inner, dict) else content
@@ -133,15 +132,14 @@ def trained_size(weights: str) -> int:
     Raises:
         ModelError: If it is no checkpoint of a model for images.
     """
-    shape = _read(weights, weights).get("hyper_parameters", {}).get("input_shape", ())
+    shape = _read(weights, Path(weights).expanduser()).get("hyper_parameters", {}).get("input_shape", ())
     if len(shape) != 3:
         raise ModelError(f"--model.weights {weights}: a checkpoint of another model; give one of LitTransfer.")
     return int(shape[-1])
 
 
-def _read(weights: str, file: str) -> dict[str, Any]:
+def _read(weights: str, path: Path) -> dict[str, Any]:
     """Read all that is in a file; the option by which it was given is for messages."""
-    path = Path(file).expanduser()
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -164,8 +162,6 @@ def is_file(weights: str) -> bool:
 
 def published(backbone: str, weights: str) -> Any:  # noqa: ANN401  # a member of torchvision's WeightsEnum
     """Find torchvision's weights of a name; for a file, the default ones, whose preparation it is taken to share."""
-    from torchvision import models
-
     _check_name(backbone)
     known = models.get_model_weights(backbone)
     name = "DEFAULT" if is_file(weights) else weights.rpartition(".")[2]
@@ -177,8 +173,18 @@ def published(backbone: str, weights: str) -> Any:  # noqa: ANN401  # a member o
     return known[name]
 
 
-def _download(weights: str, url: str) -> str:
-    """Give the file in which torch keeps what is at an address, after downloading it if it is not there."""
+def locate(backbone: str, weights: str) -> Path:
+    """Give the file that holds some weights; those of torchvision are downloaded if they are not there yet.
+
+    Raises:
+        ModelError: If there is no such file, and it cannot be downloaded.
+    """
+    if is_file(weights):
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise ModelError(f"--model.weights {weights}: there is no such file.")
+        return path
+    url = str(published(backbone, weights).url)
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     file = folder / url.rpartition("/")[2]
     if not file.is_file():
@@ -191,4 +197,4 @@ def _download(weights: str, url: str) -> str:
                 f"--model.weights {weights}: {url} cannot be downloaded ({error}); put that file into {folder}, or "
                 "give a file's path, or none."
             ) from error
-    return str(file)
+    return file

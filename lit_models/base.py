@@ -225,6 +225,9 @@ class LitModule(LightningModule):
             },
         }
 
+    def prepare_weights(self) -> None:
+        """Get what a first fit begins with, before the data are read; here nothing."""
+
     def param_groups(self) -> list[dict[str, Any]]:
         """What is trained, as `torch.optim` takes it: groups of `params`, with an `lr_factor` where it is not 1."""
         return [{"params": list(self.parameters())}]

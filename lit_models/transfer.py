@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lit_models.backbones import is_file, make_backbone, published, read_weights, trained_size
+from lit_models.backbones import is_file, locate, make_backbone, published, read_weights, trained_size
 from lit_models.base import LitModule
 from lit_models.tasks import ModelError, check_dropout
 
@@ -134,9 +133,9 @@ class LitTransfer(LitModule):
         if weights in (None, "none"):
             return {}
         assert weights is not None
-        if is_file(weights) and not Path(weights).expanduser().is_file():
-            raise ModelError(f"--model.weights {weights}: there is no such file.")
         prepared = published(backbone, weights).transforms()
+        if is_file(weights):
+            locate(backbone, weights)
         if weights.endswith(".ckpt"):
             return {"image_size": trained_size(weights)}
         return {
@@ -145,8 +144,11 @@ class LitTransfer(LitModule):
             "interpolation": prepared.interpolation.value,
         }
 
-    def load_weights(self) -> None:
+    def load_weights(self, keep_statistics: bool = False) -> None:
         """Load the weights into the backbone, and take over the mean and standard deviation of their images.
+
+        Args:
+            keep_statistics: Whether to leave mean and standard deviation as they are.
 
         Raises:
             ModelError: If there are none, or they are not this network's.
@@ -171,7 +173,7 @@ class LitTransfer(LitModule):
         broken = [key for key, value in own.items() if not value.isfinite().all()]
         if broken:
             raise ModelError(f"--model.weights {self.weights}: {broken[0]} holds what is no number; take others.")
-        if self.hparams["normalize"]:
+        if self.hparams["normalize"] and not keep_statistics:
             self.standardize.is_set.fill_(False)  # those of the data give way
             self.standardize.set(loaded.mean, loaded.std)
         self.has_weights.fill_(True)
@@ -192,6 +194,29 @@ class LitTransfer(LitModule):
         """Compute what the head gets, `(B, F)`, from raw images, `(B, C, H, W)`."""
         return self.net.features(self.normalized(x))
 
+    def prepare_weights(self) -> None:
+        """Find the weights, or download them, before anybody spends time on data.
+
+        Raises:
+            ModelError: If that cannot be.
+        """
+        if self.weights:
+            locate(self.hparams["backbone"], self.weights)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse other weights than those that the run began with, which would replace what it has learned.
+
+        Raises:
+            ModelError: If there are others.
+        """
+        began = checkpoint["hyper_parameters"]["weights"]
+        if self.weights not in (None, began):
+            raise ModelError(
+                f"--model.weights {self.weights}: the run of this checkpoint began with {began}, and has learned "
+                "since; leave the flag out, or train anew without --ckpt_path."
+            )
+        super().on_load_checkpoint(checkpoint)
+
     def setup(self, stage: str) -> None:
         """Refuse what several devices would do each in its own way."""
         if stage == "fit" and self.unfreeze_epoch and self.trainer.world_size > 1:
@@ -204,25 +229,31 @@ class LitTransfer(LitModule):
     def on_fit_start(self) -> None:
         """Load the weights, unless a checkpoint brought some, and compute the features of what stays frozen once."""
         trainer = self.trainer
+        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
         if self.weights and not self.has_weights:
-            self.load_weights()
-        precompute = getattr(trainer.datamodule, "precompute", None)  # type: ignore[attr-defined]
+            # Statistics that the user asked the data for go before those of the weights.
+            self.load_weights(keep_statistics=getattr(data, "normalize", None) is not None)
+        precompute = getattr(data, "precompute", None)
         # 1.0 is all, 1 is one batch; and where there is nothing to validate, `setup` of the data has set a limit of 0.
         limits = trainer.limit_train_batches, trainer.limit_val_batches
         whole = all(not limit or (isinstance(limit, float) and limit == 1) for limit in limits)
         if self.unfreeze_epoch is None and self.views and whole and precompute is not None:
             self.net.eval()
             with trainer.precision_plugin.forward_context():
-                precompute(self.extract, self.views, self.device)
+                epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else self.views
+                precompute(self.extract, min(self.views, epochs), self.device)
             self.net.train()
 
     def on_train_start(self) -> None:
-        """Freeze or unfreeze, which a run that is resumed within an epoch would not do else."""
+        """Freeze or unfreeze where a run is resumed within an epoch, whose start is over."""
         super().on_train_start()
-        self.on_train_epoch_start()
+        self._freeze_or_unfreeze()
 
     def on_train_epoch_start(self) -> None:
         """Unfreeze the backbone when it is time."""
+        self._freeze_or_unfreeze()
+
+    def _freeze_or_unfreeze(self) -> None:
         self.net.freeze(self.unfreeze_epoch is None or self.current_epoch < self.unfreeze_epoch)
 
     def param_groups(self) -> list[dict[str, Any]]:

@@ -88,5 +88,9 @@ BAD: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "checksum": (_writing(_broken_header), "png", NO_FORMAT),
     "PostScript": (_writing(lambda: EPS), "jpg", NO_FORMAT),
     "random bytes": (_writing(lambda: np.random.default_rng(0).bytes(3000)), "webp", NO_FORMAT),
-    "HEIC": (_writing(lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500)), "heic", NO_FORMAT),
+    "HEIC": (
+        _writing(lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500)),
+        "heic",
+        "HEIC or the like is not read",
+    ),
 }

@@ -218,7 +218,8 @@ def test_balance(tmp_path: Path) -> None:
 def test_training_is_on_what_is_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     write_photos(Path("photos"), [f"c{i:02}" for i in range(12)], 3)
     run(f"{FLAGS} --data.path photos --max_epochs 1 --data.val_fraction 0 --data.test_fraction 0")
-    said = capsys.readouterr().out.splitlines()[0]
+    kept, said = capsys.readouterr().out.splitlines()[:2]
+    assert kept.startswith("36 decoded pictures are kept in cache/pictures-")
     assert said.startswith("pictures to train on: c00 (3), c01 (3)")
     assert said.endswith("c09 (3), ...")
 
@@ -280,7 +281,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
     "no class": (_no_class, {}, "there is no class to train on; put the pictures of each class into a folder"),
     "no train": (_no_train, {}, "there is no class to train on; put the pictures"),
     "no class in train": (_no_class_in_train, {}, "there is no class to train on; put the pictures"),
-    "unknown in val": (_unknown_in_val, {}, "val/wasps/0003.png is of class 'wasps', and there are only ants, bees to"),
+    "unknown in val": (_unknown_in_val, {}, "val/wasps/0003.png is of class 'wasps', which is none of"),
     "a file": (lambda root: root.write_text("text"), {}, "--data.path photos: there is no class to train on"),
     "nothing left": (_few_pictures, {"test_fraction": 0.9}, "no sample of 2 is left to train on; hold out less"),
     "too many folds": (_few_pictures, {"num_folds": 3}, "--data.num_folds 3: there are only 2 samples to divide"),
@@ -475,7 +476,7 @@ def test_a_class_that_was_not_learned_is_one_line(run: Run, trained: str, capsys
         run(f"test --ckpt_path {trained} --data.path new")
     error = capsys.readouterr().err
     assert "new/wasps" not in error
-    assert "wasps/0000.png is of class 'wasps', and there are only ants, bees, cats to learn from" in error
+    assert "wasps/0000.png is of class 'wasps', which is none of those that are trained on (ants, bees, cats)" in error
     assert error.count("\n") == 1
 
 

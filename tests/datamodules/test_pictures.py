@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +20,10 @@ from datamodules import ImageFolderDataModule, pictures
 from datamodules.base import image_moments
 from datamodules.decode import open_picture, to_square
 from datamodules.errors import DataError
-from lit_models import LitConvNet
+from lit_models import LitConvNet, LitTransfer
 from tests.conftest import Run
 from tests.photos import pixels, write_photos
+from tests.published import publish_weights
 
 Mistake = Callable[[str], str]
 FLAGS = (
@@ -333,7 +333,7 @@ def test_statistics_are_fitted_on_training_pictures_only(run: Run) -> None:
     samples, indices = cli.datamodule.splits["train"]
     train_names = {names[row] for row in samples.x.rows[indices].tolist()}
     x = np.stack([to_square(open_picture(Path("photos") / name), 18) for name in sorted(train_names)])
-    mean, std = image_moments(torch.from_numpy(x))
+    mean, std = image_moments(torch.from_numpy(x[:, :, 1:17, 1:17]))  # of 18 pixels, the 16 that are evaluated on
     model = LitConvNet.load_from_checkpoint(BEST, weights_only=True)
     torch.testing.assert_close(model.standardize.mean, mean)
     torch.testing.assert_close(model.standardize.std, std)
@@ -373,15 +373,16 @@ def batches(data: ImageFolderDataModule) -> list[Tensor]:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_the_same_from_every_cache(tmp_path: Path, workers: int) -> None:
     root = write_photos(tmp_path / "photos")
-    expected = batches(data_of(root, cache="disk", cache_dir=str(tmp_path / "cache"), num_workers=0))
-    found = batches(data_of(root, cache="none", cache_dir=str(tmp_path / "cache"), num_workers=workers))
+    options = {"cache_dir": str(tmp_path / "cache"), "train_transforms": []}
+    expected = batches(data_of(root, cache="disk", num_workers=0, **options))
+    found = batches(data_of(root, cache="none", num_workers=workers, **options))
     assert len(found) == len(expected)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_workers_decode_where_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_photos(tmp_path / "photos", count=6)
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(pictures, "available_cores", lambda: 3)
     options = {"cache_dir": str(tmp_path / "cache")}
     assert data_of(root, cache="none", **options).train_dataloader().num_workers == 3
     assert data_of(root, cache="disk", **options).train_dataloader().num_workers == 0
@@ -464,3 +465,38 @@ def test_photographs(data_dir: str, run: Run) -> None:
     assert cli.datamodule.class_names == ["ants", "bees"]
     assert {stage: split.size for stage, split in cli.datamodule.splits.items()} == {"train": 245, "val": 153}
     assert cli.model.hparams["task"] == "binary"
+
+
+def test_grey_pictures_have_one_mean(run: Run) -> None:
+    write_photos(Path("photos"), count=6)
+    crop = '{"class_path":"CenterCrop","init_args":{"size":16}}'
+    for more in ("", ',{"class_path":"ToDtype","init_args":{"dtype":"float32","scale":true}}'):
+        chain = f"[{crop},Grayscale{more}]"
+        run(f"{FLAGS} --data.train_transforms {chain} --data.eval_transforms {chain}")
+    folders = sorted(Path("runs").rglob("best.ckpt"))
+    means = [LitConvNet.load_from_checkpoint(path, weights_only=True).standardize.mean for path in folders]
+    assert means[0].shape == (1, 1, 1)
+    torch.testing.assert_close(means[0], means[1])  # whether they are counted or averaged
+
+
+def test_without_a_trainer_a_training_batch_is_what_a_model_takes(tmp_path: Path) -> None:
+    data = data_of(write_photos(tmp_path / "photos"), image_size=16, cache="memory")
+    for loader in (data.train_dataloader(), *data.val_dataloader()):
+        assert next(iter(loader))[0].shape[1:] == data.input_shape == (3, 16, 16)
+    torch.manual_seed(0)
+    first, second = (next(iter(data.train_dataloader()))[0] for _ in range(2))
+    assert not first.equal(second)  # the same pictures, drawn anew
+
+
+def test_what_the_user_normalises_by_goes_before_the_weights(run: Run, request: pytest.FixtureRequest) -> None:
+    write_photos(Path("photos"), count=6)
+    publish_weights(request, "squeezenet1_1")
+    flags = FLAGS.replace("LitConvNet --model.channels [4,8]", "LitTransfer --model.backbone squeezenet1_1")
+    flags = f"{flags.replace('--data.image_size 16', '--data.image_size 32')} --data.normalize"
+    means = []
+    for told in ("[[0.1,0.2,0.3],[1,1,1]]", "null"):
+        run(f"{flags} {told}")
+    for path in sorted(Path("runs").rglob("best.ckpt")):
+        model = LitTransfer.load_from_checkpoint(path, weights_only=True)
+        means.append(model.standardize.mean.flatten().tolist())
+    assert means == [pytest.approx([0.1, 0.2, 0.3]), pytest.approx([0.485, 0.456, 0.406])]

@@ -1,6 +1,7 @@
 """A pretrained backbone with a new head."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -267,7 +268,7 @@ def test_what_holds_no_weights_is_refused_in_one_line(
         ("empty", "no weights can be read from"),
         ("truncated", "no weights can be read from"),
         ("list", "no weights can be read from"),
-        ("folder", "no weights can be read from"),
+        ("folder", "there is no such file"),
         ("module", "no weights can be read from"),
         ("no-dictionary-in-it", f"these are not the weights of {BACKBONE}"),
         ("text-safetensors", "no weights can be read from"),
@@ -789,11 +790,24 @@ def test_views_are_different_draws_and_a_run_repeats_them(file: str) -> None:
     for seed in (0, 1):
         torch.manual_seed(seed)
         model = Keep(BACKBONE, file, (1, 28, 28), views=3)
-        quiet_trainer().fit(model, _tiny(shift=2))
+        quiet_trainer(max_epochs=3).fit(model, _tiny(shift=2))
     first, second, third = kept[0]
     assert not first.equal(second)
     assert not second.equal(third)
     assert kept[0].equal(kept[1])  # whatever else was drawn
+
+
+def test_no_more_views_are_computed_than_there_are_epochs(file: str) -> None:
+    class Keep(LitTransfer):
+        def on_train_start(self) -> None:
+            super().on_train_start()
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            kept.append(len(data._features["train"].samples) // data.splits["train"].size)
+
+    kept: list[int] = []
+    for epochs in (1, 2, 9):
+        quiet_trainer(max_epochs=epochs).fit(Keep(BACKBONE, file, (1, 28, 28), views=4), _tiny(shift=2))
+    assert kept == [1, 2, 4]
 
 
 def test_a_resumed_run_has_the_same_views(run: Run, flags: str) -> None:
@@ -896,3 +910,13 @@ def test_a_checkpoint_says_which_size_it_was_trained_at(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "hyper_parameters": {"in_features": 8}}, path)
     with pytest.raises(ModelError, match="a checkpoint of another model; give one of LitTransfer"):
         LitTransfer.preprocessing(BACKBONE, str(path))
+
+
+def test_other_weights_are_refused_where_a_run_goes_on(
+    run: Run, mistake: Callable[[str], str], file: str, tmp_path: Path
+) -> None:
+    model = f"--model LitTransfer --model.backbone {BACKBONE} --model.weights none"
+    run(f"{model} --data tests.tiny.TinyImages --max_epochs 1")
+    kept = shutil.move("runs", tmp_path / "kept")  # `mistake` looks for runs left behind
+    line = mistake(f"--ckpt_path {next(Path(kept).rglob('last.ckpt'))} --max_epochs 2 --model.weights {file}")
+    assert "the run of this checkpoint began with none" in line
