@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch.utils.data import DataLoader, IterableDataset
 
-from datamodules import CSVDataModule, DataError
+from datamodules import CSVDataModule, DataError, DigitsDataModule
 from lit_models import LitMLP
 from messages import explain
 from tests.conftest import ROOT, Run
@@ -370,4 +370,18 @@ def test_an_interruption_before_the_first_step_leaves_no_run(run: Run, monkeypat
     monkeypatch.setattr(LitMLP, "on_fit_start", interrupt)
     with pytest.raises(SystemExit):
         run("--max_epochs 1")
+    assert not Path("runs").exists()
+
+
+def test_an_interruption_while_data_are_read_is_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(data: DigitsDataModule) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DigitsDataModule, "load", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        run("--max_epochs 1")
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "train.py: interrupted before anything was trained or written.\n"
     assert not Path("runs").exists()
