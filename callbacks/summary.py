@@ -31,9 +31,10 @@ class RunSummary(Callback):
         self._best_score: float | None = None
         self._best: dict[str, float] = {}
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start the clock: a model may have much to do before its first step."""
-        self._start, self._folder, self.summary = time.monotonic(), None, {}
+        if stage == "fit":
+            self._start, self._folder, self.summary = time.monotonic(), None, {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what is trained on what."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lit_models.backbones import is_file, locate, make_backbone, published, read_weights, trained_size
@@ -226,8 +227,16 @@ class LitTransfer(LitModule):
             )
         super().setup(stage)
 
-    def on_fit_start(self) -> None:
-        """Load the weights, unless a checkpoint brought some, and compute the features of what stays frozen once."""
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make the optimizer and the scheduler, once the weights are there, and the features of what stays frozen.
+
+        No hook of Lightning's comes later that is in time: the length of a schedule is taken from the training loader,
+        which then stays as it is.
+        """
+        self._load_and_extract()
+        return super().configure_optimizers()
+
+    def _load_and_extract(self) -> None:
         trainer = self.trainer
         data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
         if self.weights and not self.has_weights:

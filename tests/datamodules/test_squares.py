@@ -291,7 +291,7 @@ def test_processes_at_once_agree(tmp_path: Path, cache_dir: Path) -> None:
     running = [context.Process(target=_decode_slowly, args=(root, cache_dir, start, results)) for _ in range(3)]
     for process in running:
         process.start()
-    sums = {results.get(timeout=60) for _ in running}
+    sums = {results.get(timeout=300) for _ in running}
     for process in running:
         process.join()
         assert process.exitcode == 0

@@ -920,3 +920,15 @@ def test_other_weights_are_refused_where_a_run_goes_on(
     kept = shutil.move("runs", tmp_path / "kept")  # `mistake` looks for runs left behind
     line = mistake(f"--ckpt_path {next(Path(kept).rglob('last.ckpt'))} --max_epochs 2 --model.weights {file}")
     assert "the run of this checkpoint began with none" in line
+
+
+@pytest.mark.parametrize("scheduler", get_args(SchedulerName))
+def test_the_head_learns_from_features_under_every_schedule(file: str, scheduler: str) -> None:
+    class Keep(LitTransfer):
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+            seen.append(batch[0].ndim)
+            return super().training_step(batch, batch_idx)
+
+    seen: list[int] = []
+    quiet_trainer().fit(Keep(BACKBONE, file, (1, 28, 28), scheduler=scheduler), _tiny(shift=2))
+    assert set(seen) == {2}  # and not the images, (B, C, H, W)
