@@ -1,7 +1,8 @@
 """What must cross between data and model: sizes and task, what a checkpoint keeps, how weights want their images."""
 
 import importlib
-from typing import Any
+import inspect
+from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import LightningDataModule
@@ -10,7 +11,25 @@ from datamodules import DataModule
 from runs import Checkpoint
 
 # What the data know and a model may ask for, under the same name; a flag given by hand wins.
-LINKED = ("task", "num_outputs", "in_features", "input_shape", "vocab_size", "cat_cardinalities")
+LINKED = (
+    *("task", "num_outputs", "in_features", "input_shape", "cat_cardinalities"),
+    *("vocab_size", "max_length", "context_length"),
+)
+
+
+class Reader(NamedTuple):
+    """Which model reads which text from which data."""
+
+    model: str
+    text: str
+    data: str
+
+
+# By the size that only data and models of this kind have.
+READERS = {
+    "max_length": Reader("LitTextClassifier", "texts with labels", "TextCSVDataModule"),
+    "context_length": Reader("LitGPT", "a running text", "TextCorpusDataModule"),
+}
 
 
 def prepare(config: Namespace, given: Namespace) -> None:
@@ -74,6 +93,7 @@ def link(data: LightningDataModule, config: Namespace, given: Namespace) -> None
             f"--model {model}: it takes no cat_cardinalities, and would read the codes of categories as numbers; leave "
             "these columns out by --data.exclude.",
         )
+    _check_tokens(data, config, by_hand)
     for name in LINKED:
         known = getattr(data, name, None)
         if known is None or name not in wanted:
@@ -88,6 +108,33 @@ def link(data: LightningDataModule, config: Namespace, given: Namespace) -> None
                 what = f"--ckpt_path: this {model} was trained with {name} {_plain(wanted[name])}"
                 remedy = "give data like those it was trained on, or train anew without --ckpt_path"
             raise ArgumentError(None, f"{what}, but {type(data).__name__} has {_plain(known)}; {remedy}.")
+
+
+def _check_tokens(data: LightningDataModule, config: Namespace, by_hand: dict[str, Any]) -> None:
+    """Refuse a model that cannot read the tokens of these data, or reads those of another kind of text."""
+    wanted, model, name = config.model.init_args, config.model.class_path.rpartition(".")[2], type(data).__name__
+    has_tokens, reads_tokens = _offers(data, "vocab_size"), "vocab_size" in wanted
+    found = next((of for size, of in READERS.items() if _offers(data, size)), None)
+    read = next((of for size, of in READERS.items() if size in wanted), None)
+    if has_tokens and not reads_tokens:
+        remedy = f"--model {found.model}" if found else "one that takes vocab_size"
+        raise ArgumentError(None, f"--model {model}: it cannot read tokens of text, which {name} gives; give {remedy}.")
+    if reads_tokens and not has_tokens and "vocab_size" not in by_hand and config.ckpt_path is None:
+        wants = read or READERS["max_length"]
+        raise ArgumentError(
+            None, f"--model {model}: it reads {wants.text}, which {name} does not have; give --data {wants.data}."
+        )
+    if found and read and found != read:
+        raise ArgumentError(
+            None,
+            f"--model {model}: it reads {read.text}, and {name} has {found.text}; give --model {found.model}, or "
+            f"--data {read.data}.",
+        )
+
+
+def _offers(data: LightningDataModule, name: str) -> bool:
+    """Whether data know something, without having them look for it."""
+    return inspect.getattr_static(data, name, None) is not None
 
 
 def init_args(config: Namespace, key: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import datamodules
 import lit_models
-from callbacks import BestCheckpoint, EarlyStopping
+from callbacks import BestCheckpoint, EarlyStopping, TextSamples
 from datamodules import DataError, DataModule
 from lit_models import LitModule, ModelError
 
@@ -97,7 +97,10 @@ def _similar(name: str, known: Iterable[str]) -> str:
 
 
 def _flags() -> list[str]:
-    groups = {"early_stopping": EarlyStopping, "checkpoint": BestCheckpoint, "model": LitModule, "data": DataModule}
+    groups = {
+        **{"early_stopping": EarlyStopping, "checkpoint": BestCheckpoint, "samples": TextSamples},
+        **{"model": LitModule, "data": DataModule},
+    }
     nested = [f"{group}.{name}" for group, cls in groups.items() for name in _parameters(cls)]
     single = ["config", "ckpt_path", "debug", "help", "print_config", "seed_everything", "optimizer", "lr_scheduler"]
     return [*single, *groups, *nested, *TRAINER_FLAGS, *(f"trainer.{name}" for name in TRAINER_FLAGS)]

@@ -29,7 +29,9 @@ def say_where(trainer: Trainer, best: str) -> None:
         path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         check = "test" if test else "validate"
         print(f"  {check:<8} python train.py {check} --ckpt_path {path}")
-        print(f"  predict  python train.py predict --ckpt_path {path}")
+        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
+        given = " --data.path prompts.txt" if getattr(data, "task", "") == "next_token" else ""
+        print(f"  predict  python train.py predict --ckpt_path {path}{given}")
 
 
 def _short(value: float) -> str:

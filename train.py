@@ -24,11 +24,13 @@ from callbacks import (
     BestCheckpoint,
     EarlyStopping,
     LastCheckpoint,
+    LastStep,
     MistakeGrid,
     PredictionWriter,
     ProgressBar,
     RandomState,
     RunSummary,
+    TextSamples,
     log_hyperparameters,
 )
 from datamodules import DataModule
@@ -110,6 +112,7 @@ class KindlingCLI(LightningCLI):
         """Add the callbacks that have flags, and name the default model and data."""
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(TextSamples, "samples")
         parser.set_defaults(DEFAULT_CLASSES)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401  # Lightning's type
@@ -232,7 +235,8 @@ class KindlingCLI(LightningCLI):
             callbacks.append(ProgressBar())
         if fits:
             self.summary = RunSummary()
-            callbacks += [self._get(self.config_init, "early_stopping"), RandomState(), self.summary]
+            early_stopping, samples = (self._get(self.config_init, name) for name in ("early_stopping", "samples"))
+            callbacks += [early_stopping, LastStep(), RandomState(), self.summary, samples]
         if fits and config.enable_checkpointing is not False:
             callbacks += [self._get(self.config_init, "checkpoint"), LastCheckpoint()]
         if self.subcommand in ("fit", "test"):

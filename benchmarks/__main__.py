@@ -4,17 +4,28 @@ import argparse
 
 import torch
 
-from benchmarks import data_path, images, parsing, start_up, streaming, tables, training_step, transfer
+from benchmarks import data_path, images, language, parsing, start_up, streaming, tables, text, training_step, transfer
 from messages import be_quiet
 
-NAMES = ["data_path", "training_step", "start_up", "parsing", "streaming", "tables", "images", "transfer"]
+NAMES = [
+    "data_path",
+    "training_step",
+    "start_up",
+    "parsing",
+    "streaming",
+    "tables",
+    "images",
+    "transfer",
+    "text",
+    "language",
+]
 
 
 def main() -> None:
     """Run the benchmarks that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--data_dir", default="data", help="folder with MNIST, FashionMNIST, hymenoptera_data and tabular/*.csv"
+        "--data_dir", default="data", help="folder with MNIST, FashionMNIST, hymenoptera_data, tabular/*.csv and text/*"
     )
     parser.add_argument("--only", choices=NAMES, help="one of the tables")
     args = parser.parse_args()
@@ -36,6 +47,10 @@ def main() -> None:
         images.run(args.data_dir)
     if args.only in (None, "transfer"):
         transfer.run(args.data_dir)
+    if args.only in (None, "text"):
+        text.run(args.data_dir)
+    if args.only in (None, "language"):
+        language.run(args.data_dir)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ class PredictionWriter(Callback):
         assert self._file is not None
         size = len(outputs)
         keys = {name: list(itertools.islice(values, size)) for name, values in self._keys.items()}
-        columns: dict[str, list[Any]] = {**keys, **self._decode(outputs.float().cpu())}
+        values = outputs.float() if outputs.is_floating_point() else outputs  # NumPy knows no bfloat16
+        columns: dict[str, list[Any]] = {**keys, **self._decode(values.cpu())}
         writer = csv.writer(self._file)
         if self._rows == 0:
             writer.writerow(columns)

@@ -2,10 +2,12 @@
 
 from datamodules.base import DataModule
 from datamodules.batches import BatchSampler, Samples
+from datamodules.corpus import TextCorpusDataModule
 from datamodules.errors import DataError
 from datamodules.folder import ImageFolderDataModule
 from datamodules.hub import HuggingFaceDataModule
 from datamodules.tabular import CSVDataModule
+from datamodules.text import TextCSVDataModule
 from datamodules.toy import ToyDataModule
 from datamodules.vision import DigitsDataModule, FashionMNISTDataModule, ImageDataModule, MNISTDataModule
 
@@ -21,5 +23,7 @@ __all__ = [
     "ImageFolderDataModule",
     "MNISTDataModule",
     "Samples",
+    "TextCSVDataModule",
+    "TextCorpusDataModule",
     "ToyDataModule",
 ]

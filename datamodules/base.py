@@ -16,7 +16,7 @@ from datamodules.errors import DataError
 from datamodules.features import compute_features
 from datamodules.splits import class_weights, downsample, holdout, kfold
 
-TaskName = Literal["regression", "binary", "multiclass"]
+TaskName = Literal["regression", "binary", "multiclass", "next_token"]
 Balance = Literal["none", "downsample", "weights"]
 Stage = Literal["train", "val", "test"]
 
@@ -338,7 +338,8 @@ class DataModule(LightningDataModule):
     def _loader(self, stage: Stage, shuffle: bool | None = None) -> list[DataLoader[Any]]:
         if stage not in self.splits:
             return []
-        samples, indices = self._split(stage)
+        split = self._split(stage)
+        samples, indices = split
         shuffle = stage == "train" if shuffle is None else shuffle
         weights = None
         if shuffle and self.balance == "weights":
@@ -346,7 +347,13 @@ class DataModule(LightningDataModule):
         views = len(samples) // len(indices) if stage in self._features else 1
         # Without gradients there is room for more.
         batch_size = self.batch_size * (1 if stage == "train" else EVALUATION_BATCHES)
-        return [self._make_loader(samples, BatchSampler(indices, batch_size, shuffle, self.seed, weights, views))]
+        lengths = self._lengths(split)
+        sampler = BatchSampler(indices, batch_size, shuffle, self.seed, weights, views, lengths)
+        return [self._make_loader(samples, sampler)]
+
+    def _lengths(self, split: Split) -> Tensor | None:
+        """Give the lengths of samples that are padded to each other's, shape `(n,)`: batches are of similar ones."""
+        return None
 
     def _split(self, stage: Stage) -> Split:
         """Give what the loader of a stage goes through."""

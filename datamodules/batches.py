@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
+POOL = 50  # batches of which the samples are sorted by length together
+
 
 class Store(Protocol):
     """What inputs are kept in: a tensor, or what can be indexed like one."""
@@ -78,6 +80,9 @@ class BatchSampler(DistributedSampler[Tensor]):
         seed: Seed of these orders.
         weights: If given, every epoch draws `n` samples with replacement, each in proportion to its weight.
         views: How many versions of all samples there are, each `n` after the one before; epochs take them in turn.
+        lengths: If given, those of the samples, shape `(n,)`: batches are of samples of similar length, which are
+            sorted within random pools of them; in a random order if shuffled, else the longest first.
+        jitter: If not 0, every epoch adds a random number below this to all indices.
     """
 
     def __init__(
@@ -88,6 +93,8 @@ class BatchSampler(DistributedSampler[Tensor]):
         seed: int = 0,
         weights: Tensor | None = None,
         views: int = 1,
+        lengths: Tensor | None = None,
+        jitter: int = 0,
     ) -> None:
         distributed = dist.is_available() and dist.is_initialized()
         super().__init__(
@@ -101,6 +108,8 @@ class BatchSampler(DistributedSampler[Tensor]):
         self.batch_size = batch_size
         self.weights = weights
         self.views = views
+        self.lengths = lengths
+        self.jitter = jitter
         self.start = 0  # how many batches the next epoch skips: those that an interrupted run has already seen
 
     def __len__(self) -> int:
@@ -119,10 +128,19 @@ class BatchSampler(DistributedSampler[Tensor]):
             order = torch.randperm(size, generator=generator)
         else:
             order = torch.arange(size)
+        if self.lengths is not None:
+            pool = POOL * self.batch_size * self.num_replicas if self.shuffle else max(1, size)
+            pools = order.split(pool)
+            order = torch.cat([some[self.lengths[some].argsort(descending=True, stable=True)] for some in pools])
         if self.num_replicas > 1:  # every rank needs as many batches as the others: wrap around
             order = order[torch.arange(self.rank, self.total_size, self.num_replicas) % size]
         edges = [min(batch * self.batch_size, len(order)) for batch in range(len(self))] + [len(order)]
+        batches = list(range(len(self)))
+        if self.lengths is not None and self.shuffle:
+            batches = torch.randperm(len(self), generator=generator).tolist()
+        offset = size * (self.epoch % self.views)
+        if self.jitter:
+            offset += int(torch.randint(self.jitter, (), generator=generator))
         start, self.start = self.start, 0
-        view = size * (self.epoch % self.views)
-        for batch in range(start, len(self)):
-            yield self.indices[order[edges[batch] : edges[batch + 1]]] + view
+        for batch in batches[start:]:
+            yield self.indices[order[edges[batch] : edges[batch + 1]]] + offset

@@ -1,6 +1,7 @@
 """How text tables are written, found out from their beginning."""
 
 import codecs
+import contextlib
 import csv
 import gzip
 import io
@@ -71,32 +72,9 @@ def complete(file: Path, given: Dialect, may_have_one: bool = False) -> Dialect:
         sign = getattr(given, name)
         if sign is not None and len(sign) != 1:
             raise DataError(f"--data.{name} {sign!r}: give one character (a tab as $'\\t', or leave it out).")
-    try:
-        with open_bytes(file) as stream:
-            sample = stream.read(SAMPLE)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise _damaged(file) from error
-    encoding = given.encoding or _encoding(sample)
-    if encoding == "utf-8-sig" and _is_binary(sample):
-        line = sample[: max(sample.find(b"\0"), 0)].count(b"\n") + 1
-        what = f"a NUL byte in line {line}" if b"\0" in sample else "control characters"
-        raise DataError(f"{file}: this is no text table ({what}); give a CSV, TSV or Parquet file.")
-    try:
-        if not codecs.lookup(encoding)._is_text_encoding:  # base64 and the like
-            raise LookupError(encoding)
-        if codecs.lookup(encoding).name == "utf-8":
-            encoding = "utf-8-sig"  # with or without a mark
-        text = codecs.getincrementaldecoder(encoding)().decode(sample)
-    except LookupError as error:
-        raise DataError(f"--data.encoding {encoding}: Python knows no such encoding.") from error
-    except UnicodeDecodeError as error:
-        raise _wrong_encoding(file, encoding, sample[: error.start].count(b"\n") + 1, error) from error
-    except UnicodeError as error:  # UTF-16 without its mark
-        raise DataError(f"{file}: this is not {encoding} ({error}); give another --data.encoding.") from error
-    if not text.strip():
-        raise DataError(f"{file}: the file is empty.")
+    encoding, text, is_whole = beginning(file, given.encoding)
     lines = text.splitlines(keepends=True)
-    if len(sample) == SAMPLE and len(lines) > 1:
+    if not is_whole and len(lines) > 1:
         lines.pop()  # it may be cut off
     quote = given.quote or _quote(text)
     try:
@@ -115,6 +93,76 @@ def complete(file: Path, given: Dialect, may_have_one: bool = False) -> Dialect:
     return replace(given, header=header, delimiter=delimiter, quote=quote, decimal=decimal, encoding=encoding)
 
 
+def beginning(file: Path, encoding: str | None) -> tuple[str, str, bool]:
+    """Decode the beginning of a text file, plain or gzip.
+
+    Args:
+        file: The file.
+        encoding: Python's name of its encoding, if that is given.
+
+    Returns:
+        The encoding, the text, and whether that is all of it.
+
+    Raises:
+        DataError: If it is no text, is empty, or is not of this encoding.
+    """
+    with _unpacked(file), open_bytes(file) as stream:
+        sample = stream.read(SAMPLE)
+    encoding = encoding or _encoding(sample)
+    if encoding == "utf-8-sig" and _is_binary(sample):
+        line = sample[: max(sample.find(b"\0"), 0)].count(b"\n") + 1
+        what = f"a NUL byte in line {line}" if b"\0" in sample else "control characters"
+        raise DataError(f"{file}: this is no text ({what}); give a text file, or a CSV, TSV or Parquet file.")
+    try:
+        if not codecs.lookup(encoding)._is_text_encoding:  # base64 and the like
+            raise LookupError(encoding)
+    except LookupError as error:
+        raise DataError(f"--data.encoding {encoding}: Python knows no such encoding.") from error
+    if codecs.lookup(encoding).name == "utf-8":
+        encoding = "utf-8-sig"  # with or without a mark
+    parts, is_whole = decoded(file, encoding), len(sample) < SAMPLE
+    text = "".join(parts) if is_whole else next(parts)
+    if not text.strip():
+        raise DataError(f"{file}: the file is empty.")
+    return encoding, text, is_whole
+
+
+def decoded(file: Path, encoding: str) -> Iterator[str]:
+    """Decode a text file, plain or gzip, part by part: one for each `SAMPLE` bytes, and one for the end.
+
+    Raises:
+        DataError: If a byte is of another encoding; the message has the line, and the offset in what is unpacked.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)()
+    offset, line = 0, 1
+    with _unpacked(file), open_bytes(file) as stream:
+        while True:
+            part = stream.read(SAMPLE)
+            try:
+                yield decoder.decode(part, final=not part)
+            except UnicodeDecodeError as error:
+                # A decoder was given this part with what the one before left over, or without a mark.
+                at = len(part) - len(error.object) + error.start
+                line += part[: max(at, 0)].count(b"\n")
+                raise DataError(
+                    f"{file}, line {line}: byte 0x{error.object[error.start]:02x} at offset {offset + at} is not "
+                    f"{encoding.removesuffix('-sig')}; give --data.encoding (latin-1, cp1252, gb18030, ...)."
+                ) from error
+            except UnicodeError as error:  # UTF-16 without its mark
+                raise DataError(f"{file}: this is not {encoding} ({error}); give another --data.encoding.") from error
+            if not part:
+                return
+            offset, line = offset + len(part), line + part.count(b"\n")
+
+
+@contextlib.contextmanager
+def _unpacked(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{file}: the gzip file is truncated or damaged; copy or download it again.") from error
+
+
 def _reader(lines: Iterable[str], delimiter: str, quote: str) -> Iterator[list[str]]:
     csv.field_size_limit(LONGEST)  # Python's own limit is 128 KiB
     return csv.reader(lines, delimiter=delimiter, quotechar=quote)
@@ -122,18 +170,6 @@ def _reader(lines: Iterable[str], delimiter: str, quote: str) -> Iterator[list[s
 
 def _unclosed(file: Path, quote: str) -> DataError:
     return DataError(f"{file}: a quote ({quote}) is opened and not closed; close it, or give another --data.quote.")
-
-
-def _damaged(file: Path) -> DataError:
-    return DataError(f"{file}: the gzip file is truncated or damaged; copy or download it again.")
-
-
-def _wrong_encoding(file: Path, encoding: str, line: int, error: UnicodeDecodeError) -> DataError:
-    byte = error.object[error.start]
-    return DataError(
-        f"{file}, line {line}: byte 0x{byte:02x} is not {encoding.removesuffix('-sig')}; give --data.encoding "
-        "(latin-1, cp1252, gb18030, ...)."
-    )
 
 
 def _encoding(sample: bytes) -> str:
@@ -214,7 +250,11 @@ def rows(file: Path, dialect: Dialect, header: bool = False) -> Iterator[tuple[i
     assert dialect.delimiter is not None
     assert dialect.quote is not None
     try:
-        with open_bytes(file) as stream, io.TextIOWrapper(stream, dialect.encoding, newline="") as text:
+        with (
+            _unpacked(file),
+            open_bytes(file) as stream,
+            io.TextIOWrapper(stream, dialect.encoding, newline="") as text,
+        ):
             csv.field_size_limit(LONGEST)
             reader = csv.reader(text, delimiter=dialect.delimiter, quotechar=dialect.quote)
             skip = bool(dialect.header) and not header
@@ -224,8 +264,6 @@ def rows(file: Path, dialect: Dialect, header: bool = False) -> Iterator[tuple[i
                 skip = skip and not row
     except csv.Error as error:
         raise _unclosed(file, dialect.quote) from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise _damaged(file) from error
 
 
 def check_rows(file: Path, dialect: Dialect) -> None:
@@ -235,7 +273,6 @@ def check_rows(file: Path, dialect: Dialect) -> None:
         DataError: If a row has too few or too many values, or a byte is of another encoding.
     """
     width = None
-    line = 0
     try:
         for line, row in rows(file, dialect, header=True):
             width = width or len(row)
@@ -243,12 +280,7 @@ def check_rows(file: Path, dialect: Dialect) -> None:
                 raise DataError(
                     f"{file}, line {line}: {len(row)} values where there are {width} columns; mend the line."
                 )
-    except UnicodeDecodeError as error:
-        encoding = str(dialect.encoding)
-        with open_bytes(file) as stream:
-            for number, content in enumerate(stream, 1):
-                try:
-                    content.decode(encoding)
-                except UnicodeDecodeError as found:
-                    raise _wrong_encoding(file, encoding, number, found) from error
-        raise _wrong_encoding(file, encoding, line + 1, error) from error
+    except UnicodeDecodeError:
+        for _ in decoded(file, str(dialect.encoding)):  # which says where it is
+            pass
+        raise

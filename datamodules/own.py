@@ -9,7 +9,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader
 
 from datamodules.base import EVALUATION_BATCHES, DataModule, Stage
-from datamodules.batches import BatchSampler, Inputs, Samples
+from datamodules.batches import BatchSampler, Inputs, Samples, Split
 from datamodules.errors import DataError
 
 say = rank_zero_only(print)
@@ -79,7 +79,9 @@ class OwnDataModule(DataModule):
 
     def _in_order(self, dataset: Samples | Inputs) -> DataLoader[Any]:
         order = torch.arange(len(dataset))
-        return self._make_loader(dataset, BatchSampler(order, EVALUATION_BATCHES * self.batch_size))
+        # What is only measured may go by its length; what is predicted stays as it is.
+        lengths = self._lengths(Split(dataset, order)) if isinstance(dataset, Samples) else None
+        return self._make_loader(dataset, BatchSampler(order, EVALUATION_BATCHES * self.batch_size, lengths=lengths))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: also what the model was trained on."""

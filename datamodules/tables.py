@@ -68,7 +68,7 @@ class TableFiles:
         self.given = dialect
         self.cache_dir = Path(cache_dir).expanduser()
         try:
-            self.files = _find(path, flag)
+            self.files = find_files(path, flag)
             self.size = sum(file.stat().st_size for file in self.files)
             kinds = {file: _is_parquet(file) for file in self.files}
         except OSError as error:
@@ -268,7 +268,12 @@ class Part:
         return self.table[name]
 
 
-def _find(path: str, flag: str) -> list[Path]:
+def find_files(path: str, flag: str) -> list[Path]:
+    """Find the files at a path, sorted: one file, those that match a glob, or the tables in a folder.
+
+    Raises:
+        DataError: If there is none; the message has the nearest name.
+    """
     given = Path(path).expanduser()
     if given.is_dir():
         files = sorted(file for file in given.iterdir() if file.is_file() and file.suffix.lower() in SUFFIXES)

@@ -13,23 +13,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.base import EVALUATION_BATCHES, Stage, TaskName, moments
+from datamodules.base import EVALUATION_BATCHES, Stage, moments
 from datamodules.batches import Inputs, Samples, Split
 from datamodules.columns import Column, Columns, describe, fit
 from datamodules.dialect import Dialect
 from datamodules.errors import DataError
-from datamodules.own import OwnDataModule, physical_memory, say
+from datamodules.labelled import LabelledDataModule
+from datamodules.own import physical_memory, say
 from datamodules.splits import holdout_groups, holdout_last, kfold_groups
 from datamodules.streaming import Division, RowGroups, Scan, TableStream, scan, values_of
 from datamodules.tables import Part, TableFiles
-from datamodules.values import Kind, check_names, encode_target, infer_target, is_missing, listed, sort_key, texts
+from datamodules.values import Kind, TaskName, check_names, infer_target, is_missing, listed, sort_key, texts
 
 SMALLEST_BATCH, LARGEST_BATCH = 32, 1024  # rows, unless --data.batch_size says otherwise
 LAZY = ("_files", "_sources", "_parts", "_scans", "_target", "_groups", "_times", "_whole", "everything", "unlabelled")
 PACKED = 5  # times as much as a gzip file holds, about, is in it
 
 
-class CSVDataModule(OwnDataModule):
+class CSVDataModule(LabelledDataModule):
     """A table with a column to predict, in CSV, TSV (plain or gzip) or Parquet files, told by their content.
 
     What the columns are is inferred, and can be overridden. A batch is one float32 matrix `(B, F)` with its targets:
@@ -95,16 +96,15 @@ class CSVDataModule(OwnDataModule):
         batch_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(path, batch_size=LARGEST_BATCH if batch_size is None else batch_size, **kwargs)
+        batch = LARGEST_BATCH if batch_size is None else batch_size
+        super().__init__(path, val_path, test_path, task, batch_size=batch, **kwargs)
         self._choose_batch_size = batch_size is None
-        self.val_path, self.test_path = val_path, test_path
         self.target, self.key_column = target, key_column
         self.group_column, self.time_column, self.stratify = group_column, time_column, stratify
         self.exclude = list(exclude)
         self.kinds: dict[str, Kind] = {**dict.fromkeys(numeric, "number"), **dict.fromkeys(categorical, "category")}
         self._dialect = header, delimiter, quote, decimal, encoding, tuple(missing_values)
         self.streaming = streaming
-        self._task = task
         self._columns: Columns | None = None  # once fitted, or loaded from a checkpoint
         both = set(numeric) & set(categorical)
         if both:
@@ -113,21 +113,6 @@ class CSVDataModule(OwnDataModule):
             raise DataError("--data.group_column: rows are divided by group or by time, not both.")
 
     # What the data determine
-
-    @cached_property
-    def task(self) -> TaskName:  # type: ignore[override]  # found when it is asked for
-        """What kind of target this is."""
-        return self._target[0]
-
-    @cached_property
-    def class_names(self) -> list[str] | None:  # type: ignore[override]
-        """The labels, sorted: numbers by size, then text."""
-        return self._target[1]
-
-    @property
-    def num_outputs(self) -> int:  # type: ignore[override]
-        """Scores for each row: one for each class if there are several."""
-        return len(self.class_names or ()) if self.task == "multiclass" else 1
 
     @property
     def input_shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -159,25 +144,18 @@ class CSVDataModule(OwnDataModule):
 
     @cached_property
     def _target(self) -> tuple[TaskName, list[str] | None]:
-        part = self._parts["train"]
-        if self.is_streamed:
-            scanned = self._scans["train"][1]
-            if scanned.labels is not None:
-                rows = scanned.label_rows
-                return infer_target(
-                    scanned.labels, self.target_column, self._task, lambda row, name: self._files.where(rows[row], name)
-                )
-        return infer_target(part.table[self.target_column], self.target_column, self._task, part.where)
+        scanned = self._scans["train"][1] if self.is_streamed else None
+        if scanned is None or scanned.labels is None:
+            return super()._target
+        rows = scanned.label_rows
+        return infer_target(
+            scanned.labels, self.target_column, self._task, lambda row, name: self._files.where(rows[row], name)
+        )
 
     # From files to samples
 
-    @cached_property
-    def _files(self) -> TableFiles:
-        if not self.path:
-            raise DataError("--data.path: give the table, a file, a folder or a glob.")
-        return self._open(self.path, "--data.path")
-
-    def _open(self, path: str, flag: str) -> TableFiles:
+    def open(self, path: str, flag: str) -> TableFiles:
+        """Find the files of a table."""
         names = None if self._columns is None else [column.name for column in self._columns.columns]
         return TableFiles(path, Dialect(*self._dialect), self.cache_dir, flag, names, self._text_columns)
 
@@ -189,21 +167,15 @@ class CSVDataModule(OwnDataModule):
         return self._files.size * (PACKED if self._files.is_packed else 1) > physical_memory() / 4
 
     @cached_property
-    def _sources(self) -> dict[Stage, TableFiles]:
-        paths: dict[Stage, str | None] = {"val": self.val_path, "test": self.test_path}
-        others = {stage: self._open(path, f"--data.{stage}_path") for stage, path in paths.items() if path is not None}
-        return {"train": self._files, **others}
-
-    @cached_property
     def _parts(self) -> dict[Stage, Part]:
         """The rows that have a target; of a streamed table, a sample of those to train on."""
         if self.is_streamed:
             return {
                 stage: Part(self._sources[stage], found.sample, found.rows) for stage, (_, found) in self._scans.items()
             }
-        return {stage: self._labelled(files) for stage, files in self._sources.items()}
+        return super()._parts
 
-    def _labelled(self, files: TableFiles) -> Part:
+    def labelled(self, files: TableFiles) -> Part:
         """Read the rows that have a target."""
         table = files.read()
         check_names([self.target_column], table.column_names, f"{files.files[0]}")
@@ -219,14 +191,6 @@ class CSVDataModule(OwnDataModule):
             raise DataError(f"{files.files[0]}: no row has a value in the target column {self.target_column!r}.")
         if count:
             say(f"{files.files[0]}: {count:,} rows without a value of {self.target_column} are left out")
-
-    def load(self) -> dict[Stage, Samples]:
-        """Read the targets; the inputs follow once the training rows are known."""
-        return {stage: Samples(torch.empty(0), self._labels(part)) for stage, part in self._parts.items()}
-
-    def _labels(self, part: Part) -> Tensor:
-        y = encode_target(part.table[self.target_column], self.target_column, self.class_names, part.where)
-        return torch.from_numpy(y)
 
     def divide(self, given: dict[Stage, Samples]) -> dict[Stage, Split]:
         """Hold out, fit the columns on what is left to train on, and encode everything by them."""
@@ -385,7 +349,7 @@ class CSVDataModule(OwnDataModule):
         mean, std = self.columns.moments()
         found = {"mean": torch.from_numpy(mean), "std": torch.from_numpy(std)}
         if self.task == "regression":
-            y = self._labels(self._parts["train"])
+            y = self.targets(self._parts["train"])
             y = y if self.is_streamed else y[self.splits["train"].indices]
             found["target_mean"], found["target_std"] = moments(y)
         return found
@@ -412,11 +376,6 @@ class CSVDataModule(OwnDataModule):
 
     # What is not divided: tables to predict, or to test a trained model on
 
-    @property
-    def fingerprint(self) -> str:
-        """What the table hashes to."""
-        return self._files.fingerprint
-
     def _loader(self, stage: Stage, shuffle: bool | None = None) -> list[DataLoader[Any]]:
         if not self.is_streamed or (stage != "train" and self.is_new):
             return super()._loader(stage, shuffle)
@@ -432,8 +391,8 @@ class CSVDataModule(OwnDataModule):
         if self.is_streamed:
             table, scanned = self._scans["train"]
             return self._stream(table, "test", self._files, scanned.counts.sum(0))
-        part = self._labelled(self._files)
-        return Samples(self._encode(part), self._labels(part))
+        part = self.labelled(self._files)
+        return Samples(self._encode(part), self.targets(part))
 
     @cached_property
     def unlabelled(self) -> Inputs | TableStream:
@@ -451,10 +410,6 @@ class CSVDataModule(OwnDataModule):
             dataset.share_out()
             return self._make_loader(dataset, num_workers=0)  # several would mix the order
         return super()._in_order(dataset)
-
-    @cached_property
-    def _whole(self) -> Part:
-        return Part(self._files, self._files.read())
 
     def row_keys(self) -> dict[str, Iterator[Any]]:
         """The key of every predicted row, in their order, under the name of the key column."""

@@ -22,8 +22,12 @@ YEAR_FIRST = r"^\s*\d{4}(\D\d{2}(\D\d{2}.*)?)?$"
 NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 
-def kind_of(values: pa.ChunkedArray, name: str, where: Where) -> Kind | None:
-    """Tell what a column holds from its type and, if that is text, from the text."""
+def kind_of(values: pa.ChunkedArray, name: str, where: Where, remedy: str = "") -> Kind | None:
+    """Tell what a column holds from its type and, if that is text, from the text.
+
+    Raises:
+        DataError: If it is text, and nearly all of it numbers; the message has the remedy.
+    """
     if pa.types.is_temporal(values.type) and not pa.types.is_duration(values.type):
         return "date"
     if is_number_type(values.type) or pa.types.is_null(values.type):
@@ -189,7 +193,7 @@ def check_names(wanted: Sequence[str], found: Sequence[str], source: str) -> Non
 
 
 def infer_target(
-    values: pa.ChunkedArray, name: str, task: TaskName | None, where: Where
+    values: pa.ChunkedArray, name: str, task: TaskName | None, where: Where, flag: str = "--data.target"
 ) -> tuple[TaskName, list[str] | None]:
     """Tell what kind of target a column is, and the names of its classes.
 
@@ -200,6 +204,7 @@ def infer_target(
         name: Its name.
         task: The task, if it is not to be inferred.
         where: Names the place of a value, for messages.
+        flag: The option that names the target, for messages.
 
     Returns:
         The task, and the labels sorted, numbers by size; None for a regression.
@@ -207,13 +212,15 @@ def infer_target(
     Raises:
         DataError: If the target is constant, does not fit the task, or has a class of one row.
     """
-    kind = kind_of(values, name, where)
+    remedy = f"give another {flag}, or --data.task multiclass"
+    classes = pa.types.is_string(values.type) and task in ("binary", "multiclass")  # whatever they look like
+    kind = "category" if classes else kind_of(values, name, where, remedy)
     if kind is None:
-        raise DataError(f"column {name!r}: {values.type} cannot be predicted; give another --data.target.")
+        raise DataError(f"column {name!r}: {values.type} cannot be predicted; give another {flag}.")
     is_text = pa.types.is_string(values.type)
     distinct = len(texts(values, name, where)[0]) if is_text else pc.count_distinct(values).as_py()
     if distinct < 2:
-        raise DataError(f"{where(0, name)}: the target is the same in every row; give another --data.target.")
+        raise DataError(f"{where(0, name)}: the target is the same in every row; give another {flag}.")
     if task is None:
         task = "binary" if distinct == 2 else "multiclass"
         if distinct > 2 and kind != "category" and not pa.types.is_boolean(values.type):
@@ -229,14 +236,18 @@ def infer_target(
     if counts.min() < 2:
         raise DataError(
             f"{where(int((index == counts.argmin()).argmax()), name)} is the only row of its class, which cannot be "
-            f"both learned and tested ({len(labels):,} classes); remove the row, give another --data.target, or "
+            f"both learned and tested ({len(labels):,} classes); remove the row, give another {flag}, or "
             "--data.task regression."
         )
     return task, sorted((label for label in labels if label is not None), key=natural)
 
 
 def encode_target(
-    values: pa.ChunkedArray, name: str, class_names: list[str] | None, where: Where
+    values: pa.ChunkedArray,
+    name: str,
+    class_names: list[str] | None,
+    where: Where,
+    flag: str = "--data.target",
 ) -> NDArray[np.float32] | NDArray[np.int64]:
     """Turn targets into class indices, int64, or values in their own unit, float32; shape `(N,)`.
 
@@ -244,7 +255,7 @@ def encode_target(
         DataError: If a label is none of the classes, or a value is no number.
     """
     if class_names is None:
-        return numbers(values, name, where, "give another --data.target, or --data.task multiclass").astype(np.float32)
+        return numbers(values, name, where, f"give another {flag}, or --data.task multiclass").astype(np.float32)
     labels, index = texts(values, name, where)
     classes = {label: at for at, label in enumerate(class_names)}
     for at, label in enumerate(labels):

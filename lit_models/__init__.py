@@ -2,25 +2,32 @@
 
 from lit_models.base import LitModule
 from lit_models.conv import ConvNet, LeNet, LitConvNet, LitLeNet
+from lit_models.decoder import GPT
+from lit_models.gpt import LitGPT
 from lit_models.linear import LitLinearRegression, LitLogisticRegression
 from lit_models.mlp import MLP, LitMLP
 from lit_models.tabm import LitTabM, TabMNet
 from lit_models.tasks import ModelError
+from lit_models.text import LitTextClassifier, TextNet
 from lit_models.transfer import LitTransfer, TransferNet
 
 __all__ = [
+    "GPT",
     "MLP",
     "ConvNet",
     "LeNet",
     "LitConvNet",
+    "LitGPT",
     "LitLeNet",
     "LitLinearRegression",
     "LitLogisticRegression",
     "LitMLP",
     "LitModule",
     "LitTabM",
+    "LitTextClassifier",
     "LitTransfer",
     "ModelError",
     "TabMNet",
+    "TextNet",
     "TransferNet",
 ]

@@ -27,20 +27,20 @@ class MeanLoss:
 
     def __init__(self) -> None:
         self.total: Tensor | None = None
-        self.samples = 0
+        self.samples: int | Tensor = 0
         self.last = torch.tensor(math.nan)  # of the latest batch
 
-    def update(self, loss: Tensor, size: int) -> None:
+    def update(self, loss: Tensor, size: int | Tensor) -> None:
         """Add the mean loss of a batch of `size` samples."""
         self.last = loss
-        self.total = loss * size if self.total is None else self.total.add_(loss, alpha=size)
-        self.samples += size
+        self.total = loss * size if self.total is None else self.total.add_(loss * size)
+        self.samples = self.samples + size
 
     def take(self, device: torch.device) -> Tensor:
         """Give the sum over all samples since the last time, and their number: shape `(2,)`."""
         total = torch.zeros((), device=device) if self.total is None else self.total.float()
         self.total, samples, self.samples = None, self.samples, 0
-        return torch.stack([total, torch.tensor(float(samples), device=device)])
+        return torch.stack([total, torch.as_tensor(samples, dtype=torch.float, device=device)])
 
 
 class LitModule(LightningModule):
@@ -50,7 +50,7 @@ class LitModule(LightningModule):
     they are normalised are taken over from the data module when fitting starts, and are in every checkpoint.
 
     Args:
-        task: What kind of target is learned: `regression`, `binary` or `multiclass`.
+        task: What kind of target is learned: `regression`, `binary`, `multiclass`, or `next_token` of a text.
         num_outputs: Scores for each sample: classes, values, or 1 for a binary task.
         loss: A loss of `torch.nn` by name that fits the task; by default mean squared error or cross-entropy.
         reduction: Whether a step descends along the mean or the sum of its samples' losses. What is logged is the mean.
@@ -152,7 +152,9 @@ class LitModule(LightningModule):
             y = y.repeat_interleave(len(scores) // len(y), dim=0)
         loss = self.task.loss(scores, y)
         summed = self.hparams["reduction"] == "sum"
-        mean_loss.update(loss.detach() / self.task.num_terms(scores) if summed else loss.detach(), len(y))
+        mean_loss.update(
+            loss.detach() / self.task.num_terms(scores, y) if summed else loss.detach(), self.task.num_samples(y)
+        )
         return loss, scores, y
 
     # What is measured is accumulated without a word to the Trainer, and logged once an epoch: a `self.log` in every
@@ -176,29 +178,42 @@ class LitModule(LightningModule):
         """Log loss and metrics of the test split."""
         self._log_epoch("test_loss", self.test_loss, self.test_metrics)
 
-    def _log_epoch(self, name: str, mean_loss: MeanLoss, metrics: MetricCollection | None = None) -> None:
+    def _epoch_mean(self, mean_loss: MeanLoss) -> Tensor | None:
+        """Take the mean over all samples of all processes; None if there were none."""
         taken = mean_loss.take(self.device)
         if self.trainer.world_size > 1:  # processes may have unequal shares
             taken = self.trainer.strategy.reduce(taken, reduce_op="sum")
-        if taken[1]:
-            self.log(name, taken[0] / taken[1], sync_dist=True)
+        return taken[0] / taken[1] if taken[1] else None
+
+    def _log_epoch(self, name: str, mean_loss: MeanLoss, metrics: MetricCollection | None = None) -> None:
+        loss = self._epoch_mean(mean_loss)
+        if loss is not None:
+            self._log_loss(name, loss)
         if metrics is not None:
             self.log_dict(metrics.compute(), sync_dist=True)
             # What is reset in inference mode, in which `Trainer.validate` runs, could not be updated in a later fit.
             with torch.inference_mode(False):
                 metrics.reset()
 
+    def _log_loss(self, name: str, loss: Tensor) -> None:
+        self.log(name, loss, sync_dist=True)
+
     def setup(self, stage: str) -> None:
         """Take over the data's statistics when fitting starts, and compile the network if asked to."""
-        if stage == "fit" and self.hparams["normalize"]:
+        if stage == "fit":
             data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
-            statistics = getattr(data, "statistics", None)
-            if statistics:
-                self.standardize.set(statistics["mean"], statistics["std"])
-                if isinstance(self.task, Regression):
-                    self.task.standardize.set(statistics["target_mean"], statistics["target_std"])
+            self.take_statistics(getattr(data, "statistics", {}))
         if self.hparams["compile"] and self.net._compiled_call_impl is None:
             self.net.compile()  # in place: `torch.compile(net)` would rename what is in the checkpoint
+
+    def take_statistics(self, statistics: Mapping[str, Tensor]) -> None:
+        """Take over by what the data are normalised, unless it is known already or not wanted."""
+        if not self.hparams["normalize"]:
+            return
+        if "mean" in statistics:
+            self.standardize.set(statistics["mean"], statistics["std"])
+        if isinstance(self.task, Regression) and "target_mean" in statistics:
+            self.task.standardize.set(statistics["target_mean"], statistics["target_std"])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimizer and the scheduler that `optimization` describes."""

@@ -17,8 +17,10 @@ from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 
 from lit_models.standardize import Standardize
 
-TaskName = Literal["regression", "binary", "multiclass"]
+TaskName = Literal["regression", "binary", "multiclass", "next_token"]
 Reduction = Literal["mean", "sum"]
+
+IGNORED = -100  # stands in the place of a target where nothing is to be predicted
 
 
 class ModelError(Exception):
@@ -48,25 +50,31 @@ class Task(nn.Module):
         ModelError: If the loss or the smoothing does not fit the task.
     """
 
+    name: ClassVar[TaskName]
     losses: ClassVar[tuple[str, ...]]
 
     def __init__(
         self, num_outputs: int, loss: str | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
     ) -> None:
         super().__init__()
-        name = loss or self.losses[0]
-        kind = type(self).__name__.lower()
-        if name not in self.losses:
-            raise ModelError(f"--model.loss {name}: a {kind} task takes {' or '.join(self.losses)}.")
-        if label_smoothing and kind == "regression":
+        chosen = loss or self.losses[0]
+        if chosen not in self.losses:
+            raise ModelError(f"--model.loss {chosen}: a {self.name} task takes {' or '.join(self.losses)}.")
+        if label_smoothing and self.name == "regression":
             raise ModelError(f"--model.label_smoothing {label_smoothing}: a regression has no labels to smooth.")
+        if label_smoothing and self.name == "next_token":
+            raise ModelError(f"--model.label_smoothing {label_smoothing}: perplexity is that of the unsmoothed loss.")
         if not 0 <= label_smoothing <= 1:
             raise ModelError(f"--model.label_smoothing {label_smoothing}: give a share from 0 to 1.")
         self.num_outputs = num_outputs
         self.label_smoothing = label_smoothing
-        self.criterion: nn.Module = getattr(nn, name)(reduction=reduction)
+        self.criterion: nn.Module = getattr(nn, chosen)(reduction=reduction)
 
-    def num_terms(self, scores: Tensor) -> int:
+    def num_samples(self, y: Tensor) -> int | Tensor:
+        """Count the samples of a batch, over which the logged loss is the mean."""
+        return len(y)
+
+    def num_terms(self, scores: Tensor, y: Tensor) -> int | Tensor:
         """Count the terms of a summed loss: one for each sample."""
         return len(scores)
 
@@ -94,6 +102,7 @@ class Task(nn.Module):
 class Regression(Task):
     """Values in their own unit: targets `(B,)` or `(B, K)`. The loss is that of standardized targets."""
 
+    name = "regression"
     losses = ("MSELoss", "L1Loss", "HuberLoss", "SmoothL1Loss")
 
     def __init__(
@@ -102,7 +111,7 @@ class Regression(Task):
         super().__init__(num_outputs, loss, reduction, label_smoothing)
         self.standardize = Standardize()
 
-    def num_terms(self, scores: Tensor) -> int:
+    def num_terms(self, scores: Tensor, y: Tensor) -> int:
         """Count the terms of a summed loss: one for each value."""
         return scores.numel()
 
@@ -136,6 +145,7 @@ class Regression(Task):
 class Binary(Task):
     """One of two classes: targets `(B,)`, 0 or 1; one score each, the logit of class 1."""
 
+    name = "binary"
     losses = ("BCEWithLogitsLoss",)
 
     def __init__(
@@ -176,6 +186,7 @@ class Binary(Task):
 class Multiclass(Task):
     """One of several classes: targets `(B,)`, class indices; one logit for each class."""
 
+    name = "multiclass"
     losses = ("CrossEntropyLoss",)
 
     def __init__(
@@ -208,6 +219,34 @@ class Multiclass(Task):
         return MetricCollection(metrics)
 
 
+class NextToken(Task):
+    """The token after each token of a text: targets `(B, T)`, ids, or `IGNORED`; a logit for each id."""
+
+    name = "next_token"
+    losses = ("CrossEntropyLoss",)
+
+    def num_samples(self, y: Tensor) -> Tensor:
+        """Count the tokens that are to be predicted."""
+        return (y != IGNORED).sum()
+
+    def num_terms(self, scores: Tensor, y: Tensor) -> Tensor:
+        """Count the terms of a summed loss: one for each token."""
+        return self.num_samples(y)
+
+    def loss(self, scores: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy of the softmax of the logits, `(B, T, num_outputs)`."""
+        result: Tensor = self.criterion(scores.flatten(0, 1), y.flatten())
+        return result
+
+    def activate(self, scores: Tensor) -> Tensor:
+        """Probability of every token to come next, shape `(B, T, num_outputs)`."""
+        return scores.softmax(-1)
+
+    def metrics(self) -> MetricCollection:
+        """Nothing but the loss, from which perplexity and bits per character follow."""
+        return MetricCollection({})
+
+
 def make_task(
     task: TaskName,
     num_outputs: int,
@@ -216,5 +255,5 @@ def make_task(
     label_smoothing: float = 0.0,
 ) -> Task:
     """Make the task of this name; see `Task` for the arguments."""
-    classes = {"regression": Regression, "binary": Binary, "multiclass": Multiclass}
+    classes: dict[TaskName, type[Task]] = {cls.name: cls for cls in (Regression, Binary, Multiclass, NextToken)}
     return classes[task](num_outputs, loss, reduction, label_smoothing)

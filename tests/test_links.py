@@ -119,6 +119,62 @@ def test_from_the_command_line_to_a_prediction(run: Run, photos: Path, tmp_path:
     assert len(Path("predictions.csv").read_text().splitlines()) == 11
 
 
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        (
+            "--data TextCorpusDataModule",
+            "--model LitMLP: it cannot read tokens of text, which TextCorpusDataModule gives; give --model LitGPT.",
+        ),
+        (
+            "--data TextCSVDataModule --data.path nothing.csv",
+            "--model LitMLP: it cannot read tokens of text, which TextCSVDataModule gives; give --model "
+            "LitTextClassifier.",
+        ),
+        (
+            "--model LitGPT",
+            "--model LitGPT: it reads a running text, which DigitsDataModule does not have; give --data "
+            "TextCorpusDataModule.",
+        ),
+        (
+            "--model LitTextClassifier --data ToyDataModule",
+            "--model LitTextClassifier: it reads texts with labels, which ToyDataModule does not have; give --data "
+            "TextCSVDataModule.",
+        ),
+        (
+            "--model LitGPT --data TextCSVDataModule --data.path nothing.csv",
+            "--model LitGPT: it reads a running text, and TextCSVDataModule has texts with labels; give --model "
+            "LitTextClassifier, or --data TextCorpusDataModule.",
+        ),
+        (
+            "--model LitTextClassifier --data TextCorpusDataModule",
+            "--model LitTextClassifier: it reads texts with labels, and TextCorpusDataModule has a running text; give "
+            "--model LitGPT, or --data TextCSVDataModule.",
+        ),
+    ],
+)
+def test_a_model_reads_its_own_kind_of_text(mistake: Callable[[str], str], line: str, answer: str) -> None:
+    assert answer in mistake(line)
+
+
+def test_a_model_learns_the_sizes_of_its_text(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("abcdefg\n" * 100)
+    cli = run(
+        f"--model LitGPT --model.width 8 --data TextCorpusDataModule --data.path {tmp_path}/t.txt "
+        "--data.context_length 12 --fast_dev_run 1"
+    )
+    sizes = {"vocab_size": 10, "context_length": 12, "task": "next_token"}
+    assert {name: cli.model.hparams[name] for name in sizes} == sizes
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"{n} is a number,{n % 2}\n" for n in range(40)))
+    cli = run(
+        f"--model LitTextClassifier --data TextCSVDataModule --data.path {tmp_path}/t.csv --data.max_length 7 "
+        "--fast_dev_run 1"
+    )
+    assert cli.model.hparams["max_length"] == 7
+    assert cli.model.hparams["vocab_size"] == cli.datamodule.vocab_size
+    assert cli.model.hparams["task"] == "binary"
+
+
 def test_missing_weights_are_found_before_pictures_are_decoded(photos: Path, mistake: Callable[[str], str]) -> None:
     line = "--model LitTransfer --model.weights nowhere.pth --data ImageFolderDataModule --data.cache_dir cache"
     assert "--model.weights nowhere.pth: there is no such file" in mistake(f"{line} --data.path {photos}")

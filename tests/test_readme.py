@@ -27,11 +27,13 @@ COMMANDS = [
 ]
 CHECKPOINT = "runs/LitMLP-DigitsDataModule/version_0/checkpoints"
 TABLE_CHECKPOINT = CHECKPOINT.replace("Digits", "CSV")
+TEXT_CHECKPOINT = "runs/LitTextClassifier-TextCSVDataModule/version_0/checkpoints"
+GPT_CHECKPOINT = "runs/LitGPT-TextCorpusDataModule/version_0/checkpoints"
 PHOTO_CHECKPOINT = "runs/LitTransfer-ImageFolderDataModule/version_0/checkpoints"
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 300
+    assert len(README.splitlines()) <= 340
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -39,6 +41,7 @@ def test_every_command_runs(command: list[str], workdir: Path, request: pytest.F
     line = " ".join(command)
     _write_houses(workdir)
     _write_photos(workdir)
+    _write_texts(workdir)
     if "LitTransfer" in line:
         publish_weights(request, command[command.index("--model.backbone") + 1] if "backbone" in line else "resnet18")
     if "--accelerator gpu" in line:
@@ -54,6 +57,10 @@ def test_every_command_runs(command: list[str], workdir: Path, request: pytest.F
         train.main(shlex.split("--data CSVDataModule --data.path houses.csv --data.target price --max_epochs 1"))
     if PHOTO_CHECKPOINT in line:
         train.main(shlex.split("--model LitTransfer --data ImageFolderDataModule --data.path photos --max_epochs 1"))
+    if TEXT_CHECKPOINT in line:
+        train.main("--model LitTextClassifier --data TextCSVDataModule --data.path reviews.csv --max_epochs 1".split())
+    if GPT_CHECKPOINT in line:
+        train.main(shlex.split("--model LitGPT --data TextCorpusDataModule --max_steps 2 --limit_val_batches 2"))
     if "configs/" in line:
         command = [str(ROOT / word) if word.startswith("configs/") else word for word in command]
     if "mnist" in line.lower():
@@ -84,6 +91,15 @@ def _write_photos(folder: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), folder / "beans.parquet")
 
 
+def _write_texts(folder: Path) -> None:
+    """Write the reviews, the prompts and the plays that the README speaks of."""
+    for name in ("reviews", "new_reviews"):
+        rows = [f"{('bad', 'good')[i % 2]} and long film number {i % 7},{1 + i % 2}" for i in range(60)]
+        (folder / f"{name}.csv").write_text("\n".join(["review,stars", *rows]))
+    (folder / "prompts.txt").write_text("The for statement\nA class\n")
+    (folder / "tinyshakespeare.txt").write_text("To be, or not to be: that is the question.\n" * 100)
+
+
 def _python_blocks() -> list[str]:
     return [block for language, block in BLOCKS if language == "python"]
 
@@ -94,8 +110,10 @@ def test_the_notebook_lines_run(workdir: Path, data_dir: str, request: pytest.Fi
     # A part of an epoch is enough to see that every line works.
     session = session.replace("max_epochs=1", "max_epochs=1, limit_train_batches=100, logger=False")
     one_liners = one_liners.replace("max_epochs=5", "max_epochs=1, logger=False, enable_checkpointing=False")
+    one_liners = one_liners.replace("max_steps=100", "max_steps=2, logger=False, enable_checkpointing=False")
     _write_houses(workdir)
     _write_photos(workdir)
+    _write_texts(workdir)
     publish_weights(request, "resnet18")
     names: dict[str, object] = {}
     exec(session, names)

@@ -22,6 +22,9 @@ TABLES = {
 # Those that take pictures of one's own, and the pretrained network that they want.
 PHOTOS = {"ants_bees_resnet18": "resnet18", "ants_bees_vgg16": "vgg16", "folder_conv": ""}
 
+# Those that take TREC's questions.
+TREC = ["text_trec_bag", "text_trec_transformer"]
+
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipe_runs(run: Run, recipe: str, request: pytest.FixtureRequest) -> None:
@@ -32,6 +35,9 @@ def test_recipe_runs(run: Run, recipe: str, request: pytest.FixtureRequest) -> N
     if recipe in TABLES:
         file, target = TABLES[recipe]
         data = f" --data.path {request.getfixturevalue('data_dir')}/tabular/{file} --data.target {target}"
+    if recipe in TREC:
+        folder = Path(request.getfixturevalue("data_dir"), "text")
+        data = f" --data.path {folder}/train_5500.label --data.test_path {folder}/TREC_10.label"
     if recipe in PHOTOS:
         data = f" --data.path {request.getfixturevalue('data_dir')}/hymenoptera_data --data.batch_size 2"
         if PHOTOS[recipe]:

@@ -1,5 +1,6 @@
 """The front door, as a user opens it."""
 
+import csv
 import json
 import os
 import shutil
@@ -361,6 +362,89 @@ def test_a_test_without_a_test_split_says_so(run: Run, mistake: Mistake, tmp_pat
     kept = shutil.move("runs", tmp_path / "kept")  # `mistake` looks for runs left behind
     line = mistake(f"test --ckpt_path {kept}/LitMLP-DigitsDataModule/version_0/checkpoints/best.ckpt")
     assert "test: DigitsDataModule has no test split here" in line
+
+
+GPT = (
+    "--model LitGPT --model.width 8 --model.num_layers 1 --model.dropout 0.2 --data TextCorpusDataModule "
+    "--data.context_length 32 --samples.length 20"
+)
+GPT_RUN = "runs/LitGPT-TextCorpusDataModule/version_{}"
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A text of six thousand characters."""
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"{number} bottles of beer\non the wall,\n" for number in range(200)))
+    return path
+
+
+def test_a_language_model_goes_the_whole_way(
+    run: Run, capsys: pytest.CaptureFixture[str], text: Path, tmp_path: Path
+) -> None:
+    run(f"{GPT} --data.path {text} --max_steps 3 --samples.prompts beer")
+    out = capsys.readouterr().out
+    assert f"{text}: " in out
+    assert "sample after 3 steps:\nbeer" in out
+    best = GPT_RUN.format(0) + "/checkpoints/best.ckpt"
+    assert f"python train.py predict --ckpt_path {best} --data.path prompts.txt" in out
+    summary = json.loads(Path(GPT_RUN.format(0), "summary.json").read_text())
+    assert summary["best"]["val_loss"] == summary["final"]["val_loss"]
+    tested = run(f"test --ckpt_path {best}").trainer.callback_metrics
+    assert float(tested["test_loss"]) == pytest.approx(summary["test"]["test_loss"], rel=1e-6)
+    (tmp_path / "prompts.csv").write_text('id,prompt\n1,"on the\nwall"\n2,9\n')
+    run(f"predict --ckpt_path {best} --data.path {tmp_path}/prompts.csv --model.max_new_tokens 7")
+    with Path("predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["prompt"] for row in rows] == ["on the\nwall", "9"]
+    assert [len(row["prediction"]) for row in rows] == [7, 7]
+
+
+def test_bad_prompts_are_one_line(run: Run, mistake: Mistake, text: Path, tmp_path: Path) -> None:
+    run(f"{GPT} --data.path {text} --max_steps 1 --limit_val_batches 1 --limit_test_batches 1")
+    kept = shutil.move("runs", tmp_path / "kept")  # `mistake` looks for runs left behind
+    best = Path(kept) / Path(GPT_RUN.format(0)).relative_to("runs") / "checkpoints" / "best.ckpt"
+    file = tmp_path / "prompts.txt"
+    file.write_text("beer\n9 \u20ac\n", encoding="utf-8")
+    (tmp_path / "empty.txt").write_text("")
+    for path, answer in {
+        f"--data.path {file}": f"{file}, line 2: '\u20ac' is no character of the text that was learned from",
+        f"--data.path {tmp_path}/empty.txt": "empty.txt: the file is empty",
+        f"--data.path {tmp_path}/prompt.txt": f"there is no such file; did you mean {file}?",
+        "": "--data.path: give prompts to go on with",
+    }.items():
+        assert answer in mistake(f"predict --ckpt_path {best} {path}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "answer"),
+    [
+        ("--samples.prompts \u20ac", "--samples.prompts: '\u20ac'"),
+        ("--samples.length 0", "--samples.length 0: give a number of tokens, 1 or more."),
+        ("--samples.prompt beer", "--samples.prompt: there is no such flag; did you mean --samples.prompts?"),
+        ("--data.num_folds 3", "--data.num_folds 3: a text is divided by position, and has no folds."),
+        ("--data.context_length 9999", "--data.context_length 9999: to train on"),
+    ],
+)
+def test_a_mistake_with_a_text_is_one_line(mistake: Mistake, text: Path, flags: str, answer: str) -> None:
+    assert answer in mistake(f"{GPT} --data.path {text} {flags}")
+
+
+def test_folds_of_a_text_are_refused(mistake: Mistake, text: Path) -> None:
+    assert "a text is divided by position" in mistake(f"cross_validate {GPT} --data.path {text}")
+
+
+def test_an_interrupted_language_model_sees_the_same_batches(run: Run, text: Path) -> None:
+    flags = f"{GPT} --data.path {text} --max_epochs 3"  # an epoch is 5 steps
+    run(flags)
+    with pytest.raises(SystemExit):
+        run(f"{flags} --trainer.callbacks+=tests.tiny.Interrupt --trainer.callbacks.step 7")
+    run(f"--ckpt_path {GPT_RUN.format(1)}/checkpoints/last.ckpt --max_epochs 3 --samples.length 5")
+    whole, parts = (
+        torch.load(f"{GPT_RUN.format(version)}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for version in (0, 2)
+    )
+    torch.testing.assert_close(parts, whole, rtol=0, atol=0)
 
 
 def test_an_interruption_before_the_first_step_leaves_no_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

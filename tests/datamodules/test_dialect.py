@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import gzip
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from datamodules import dialect
-from datamodules.dialect import Dialect, complete, header, rows
+from datamodules import DataError, dialect
+from datamodules.dialect import Dialect, beginning, complete, decoded, header, rows
 
 PLAIN = "colour,size\nred,1\nblue,2\n"
 
@@ -199,3 +200,44 @@ def test_a_quote_that_is_never_closed_hides_no_delimiter(file: Path) -> None:
     opened = '3\t"' + "a " * 500 + "\n"
     _write(file, "n\tnote\n1\ta\n2\tb\n" + opened + "".join(f"{i}\t{'b ' * 500}\n" for i in range(190)))
     assert complete(file, Dialect()).delimiter == "\t"
+
+
+# Text in parts
+
+
+LONG = "".join(f"é中😀{i}\r\n" for i in range(300))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "gb18030"])
+@pytest.mark.parametrize("size", [7, 64, 10**6])
+def test_parts_together_are_the_text(file: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, size: int) -> None:
+    monkeypatch.setattr(dialect, "SAMPLE", size)
+    _write(file, LONG.encode(encoding))
+    assert "".join(decoded(file, encoding)) == LONG
+    _write(file, gzip.compress(LONG.encode(encoding)))
+    assert "".join(decoded(file, encoding)) == LONG
+
+
+def test_a_beginning_is_all_or_not(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(file, LONG)
+    assert beginning(file, None) == ("utf-8-sig", LONG, True)
+    monkeypatch.setattr(dialect, "SAMPLE", 64)
+    encoding, text, is_whole = beginning(file, "UTF8")
+    assert (encoding, is_whole) == ("utf-8-sig", False)
+    assert LONG.startswith(text)
+    assert text
+
+
+@pytest.mark.parametrize("size", [7, 64, 10**6])
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+@pytest.mark.parametrize("tail", [b"\xe9\nmore\n", b"\xe9\xe9", b"\xe4\xb8"])
+def test_a_wrong_byte_is_found_by_its_offset(
+    file: Path, monkeypatch: pytest.MonkeyPatch, size: int, mark: bytes, tail: bytes
+) -> None:
+    monkeypatch.setattr(dialect, "SAMPLE", size)
+    content = mark + LONG.encode() + b"caf"
+    _write(file, content + tail)
+    with pytest.raises(DataError) as error:
+        list(decoded(file, "utf-8-sig"))
+    byte = f"byte 0x{tail[0]:02x} at offset {len(content)} is not utf-8"
+    assert str(error.value).startswith(f"{file}, line 301: {byte}; give --data.encoding")

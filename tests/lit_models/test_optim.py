@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lit_models.optim import OptimizerName, SchedulerName, counts_steps, make_optimizer, make_scheduler
+from lit_models.tasks import ModelError
 
 OWN: dict[str, Any] = {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.01}  # what every model gives
 FUSED = ["SGD", "Adam", "AdamW", "Adagrad"]
@@ -18,7 +19,7 @@ FUSED = ["SGD", "Adam", "AdamW", "Adagrad"]
 @pytest.fixture
 def net() -> nn.Module:
     """Something to train."""
-    return nn.Linear(3, 2)
+    return nn.Linear(3, 2, bias=False)  # a matrix: Muon trains nothing else
 
 
 def _make(net: nn.Module, name: str, may_fuse: bool = True, **args: Any) -> Optimizer:
@@ -131,6 +132,14 @@ def test_which_schedules_count_steps(net: nn.Module, name: SchedulerName | str, 
     assert counts_steps(make_scheduler(config, _make(net, "SGD"), 10)) is by_step
 
 
+def test_values_that_cannot_be_are_said(net: nn.Module) -> None:
+    with pytest.raises(ModelError, match=r"^--model.optimizer SGD: Invalid momentum value: -1"):
+        _make(net, "SGD", momentum=-1)
+    config = {"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": 0.3}}
+    with pytest.raises(ModelError, match=r"^--lr_scheduler OneCycleLR: .* `cycle_momentum`"):
+        make_scheduler(config, _make(net, "Adadelta"), 10)
+
+
 # Groups of parameters
 
 
@@ -148,9 +157,9 @@ GROUPS: list[Any] = [
 
 def _grouped(name: str, lr: float = 0.1) -> Optimizer:
     groups = [
-        {"params": [nn.Parameter(torch.ones(2))], "lr_factor": factor}
+        {"params": [nn.Parameter(torch.ones(2, 2))], "lr_factor": factor}
         if factor != 1
-        else {"params": [nn.Parameter(torch.ones(2))]}
+        else {"params": [nn.Parameter(torch.ones(2, 2))]}
         for factor in (1, 0.25, 2.0)
     ]
     return make_optimizer({"class_path": f"torch.optim.{name}", "init_args": {"lr": lr, "momentum": 0.9}}, groups)

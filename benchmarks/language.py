@@ -1,0 +1,157 @@
+"""A small GPT: `train.py` against a loop written by hand, optimizers by the time to a loss, and cached generation."""
+
+import contextlib
+import io
+import math
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+
+from benchmarks.interleaved import compare
+from datamodules import TextCorpusDataModule
+from lit_models import LitGPT
+from train import KindlingCLI, main
+
+RECIPE = Path(__file__).parent.parent / "configs" / "gpt_shakespeare_char.yaml"
+STEPS, VALIDATIONS = 2000, 4
+OPTIMIZERS = {
+    "Muon for matrices, AdamW for the rest (the recipe)": "",
+    "AdamW for all": "--model.optimizer AdamW --model.lr 0.005",
+}
+BOUND = 1.88  # what nanoGPT's README gives for its run of this size, of 2,000 steps on a CPU
+
+
+def run(data_dir: str, rounds: int = 3) -> None:
+    """Print the tables.
+
+    Args:
+        data_dir: A folder with `text/tinyshakespeare.txt`.
+        rounds: How often each contender trains.
+    """
+    corpus = str(Path(data_dir).resolve() / "text" / "tinyshakespeare.txt")
+    with tempfile.TemporaryDirectory() as cache:
+        losses: dict[str, list[float]] = {"loop": [], "train.py": []}
+
+        def loop() -> float:
+            seconds, loss = _loop(corpus, cache)
+            losses["loop"].append(loss)
+            return seconds
+
+        def front_door() -> float:
+            cli = _train(corpus, cache)
+            losses["train.py"].append(cli.summary.summary["best"]["val_loss"])
+            return float(cli.summary.summary["seconds"])
+
+        contenders = {"PyTorch loop": loop, "python train.py": front_door}
+        compare(f"{STEPS:,} steps of gpt_shakespeare_char, with {VALIDATIONS} validations", contenders, rounds)
+        for name, found in losses.items():
+            print(f"{name}: validation loss {', '.join(f'{loss:.4f}' for loss in found)}")
+        _optimizers(corpus, cache)
+    _generation(rounds)
+
+
+def _loop(corpus: str, cache: str) -> tuple[float, float]:
+    """Train the same network on the same tokens, and give seconds and the last validation loss."""
+    seed_everything(0, verbose=False)
+    data = TextCorpusDataModule(corpus, cache_dir=cache, context_length=64, test_fraction=0)
+    text = Path(corpus).read_text()
+    tokens = data.encode(text)
+    train, val = tokens.tensor_split([int(0.9 * len(text))])
+    model = LitGPT(data.vocab_size, 64)
+    start = time.perf_counter()
+    net, window, last = model.net, torch.arange(65), 0.0
+    matrices = [p for p in net.blocks.parameters() if p.ndim == 2]
+    vectors = [p for p in net.parameters() if p.ndim != 2]
+    options: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.1}
+    rest: list[dict[str, Any]] = [{"params": [net.embedding.weight]}, {"params": vectors, "weight_decay": 0.0}]
+    optimizers = [
+        torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **options),
+        torch.optim.AdamW(rest, fused=True, **options),
+    ]
+    schedulers = [
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, STEPS, cycle_momentum=False) for optimizer in optimizers
+    ]
+    for step in range(1, STEPS + 1):
+        batch = train[torch.randint(len(train) - 64, (12, 1)) + window]
+        loss = F.cross_entropy(net(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+        net.zero_grad()
+        loss.backward()
+        for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
+            optimizer.step()
+            scheduler.step()
+        if step % (STEPS // VALIDATIONS) == 0:
+            net.eval()
+            with torch.no_grad():
+                batches = val[torch.arange(0, len(val) - 64, 64)[:, None] + window].split(12)
+                found = [F.cross_entropy(net(x[:, :-1]).flatten(0, 1), x[:, 1:].flatten()) for x in batches]
+            last = torch.stack(found).mean().item()
+            net.train()
+    return time.perf_counter() - start, last
+
+
+def _train(corpus: str, cache: str, options: str = "") -> KindlingCLI:
+    """Run the recipe."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        os.chdir(folder)
+        try:
+            line = f"--config {RECIPE} --data.path {corpus} --data.cache_dir {cache} --accelerator cpu {options}"
+            return main(line.split())
+        finally:
+            os.chdir(before)
+
+
+def _optimizers(corpus: str, cache: str) -> None:
+    """Print how soon the recipe gets to the bound by Muon, as it stands, and by AdamW alone."""
+    print(f"\nThe recipe by two optimizers: seconds of training until the validation loss was below {BOUND}\n")
+    print("| | steps | seconds to the bound | val_loss in the end | seconds in all |")
+    print("|---|---|---|---|---|")
+    watch = "--val_check_interval 50 --trainer.callbacks+=benchmarks.language.Watch --enable_progress_bar false"
+    for name, options in OPTIMIZERS.items():
+        cli = _train(corpus, cache, f"{options} {watch}")
+        callbacks: list[Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]  # Lightning gives no type
+        found = next(callback for callback in callbacks if isinstance(callback, Watch))
+        print(
+            f"| {name} | {found.steps} | {found.seconds:.1f} | {cli.summary.summary['best']['val_loss']:.4f} | "
+            f"{found.training:.1f} |",
+            flush=True,
+        )
+
+
+class Watch(Callback):
+    """Takes the time of training alone, without validation, until a loss is reached."""
+
+    def __init__(self) -> None:
+        self.steps, self.seconds, self.training, self._since = 0, math.nan, 0.0, 0.0
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Start the clock."""
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Stop the clock."""
+        self.training += time.perf_counter() - self._since
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look whether the bound is reached."""
+        if not trainer.sanity_checking and not self.steps and trainer.callback_metrics["val_loss"] < BOUND:
+            self.steps, self.seconds = trainer.global_step, self.training
+
+
+def _generation(rounds: int) -> None:
+    torch.manual_seed(0)
+    model, prompt = LitGPT(context_length=512).eval(), torch.randint(67, (1, 16))
+
+    def write(use_cache: bool) -> float:
+        start = time.perf_counter()
+        model.generate(prompt, 256, use_cache=use_cache)
+        return time.perf_counter() - start
+
+    contenders = {"all is read again": lambda: write(False), "keys and values are kept": lambda: write(True)}
+    compare("256 tokens by a GPT of 4 layers, 4 heads, 128 wide, context 512", contenders, 2 * rounds + 1)
