@@ -50,7 +50,7 @@ class TextCSVDataModule(LabelledDataModule):
             (byte pairs), or a function from a text to its words by its dotted name, as `jieba.lcut`.
         lowercase: Whether capitals count as small letters.
         vocab_size: The most tokens that are known; of more, those that are seen most often.
-        min_count: How often a token must be seen in training to be known. At 2, training meets unknown ones too.
+        min_count: How often a token must be seen in training to be known. Above 1, training meets unknown ones too.
         max_length: The most tokens of a text; of a longer one, the end is cut off.
         header: Whether the first line of a table has the names of the columns; found out unless given, as the following
             are. Columns without names are called x1, x2, ... and y.
@@ -79,7 +79,7 @@ class TextCSVDataModule(LabelledDataModule):
         tokenizer: str = "words",
         lowercase: bool = True,
         vocab_size: int = 20_000,
-        min_count: int = 2,
+        min_count: int = 1,
         max_length: int = 256,
         header: bool | None = None,
         delimiter: str | None = None,

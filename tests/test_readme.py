@@ -58,7 +58,8 @@ def test_every_command_runs(command: list[str], workdir: Path, request: pytest.F
     if PHOTO_CHECKPOINT in line:
         train.main(shlex.split("--model LitTransfer --data ImageFolderDataModule --data.path photos --max_epochs 1"))
     if TEXT_CHECKPOINT in line:
-        train.main("--model LitTextClassifier --data TextCSVDataModule --data.path reviews.csv --max_epochs 1".split())
+        texts = "--data TextCSVDataModule --data.path reviews.csv"
+        train.main(shlex.split(f"--model LitTextClassifier {texts} --max_epochs 1"))
     if GPT_CHECKPOINT in line:
         train.main(shlex.split("--model LitGPT --data TextCorpusDataModule --max_steps 2 --limit_val_batches 2"))
     if "configs/" in line:
