@@ -62,7 +62,7 @@ def run(data_dir: str, repeats: int = 5) -> None:
             _row("frozen, cached features", f"{few} --model.views 1", repeats)
             few = f"{few} --data.shift 1 --data.rotation 10"
             _row("frozen, augmented", f"{few} --model.views 0", repeats)
-            for views in (4, 20):
+            for views in (4, 10, 20):
                 _row(f"frozen, augmented, cached features of {views} views", f"{few} --model.views {views}", repeats)
         finally:
             os.chdir(start)

@@ -18,13 +18,12 @@ from datamodules.own import OwnDataModule, say
 from datamodules.plain import pieces, read_texts
 from datamodules.prompts import Prompt, Prompts, read_prompts
 from datamodules.tokens import UNKNOWN, Tokenizer
-from datamodules.windows import TextCache, Windows, hashed
+from datamodules.windows import TextCache, Windows, hashed, unknown_characters
 
 # Kinds of tokens from which a text can be put together again, and how many different ones there are at most by default:
 # every character; and so many byte pairs as a text of a few megabytes has often.
 VOCABULARIES = {"chars": 65_536, "bpe": 4_096}
 PURPOSES: dict[Stage, str] = {"train": "train on", "val": "validate on", "test": "test on"}
-SHOWN = 8  # unknown characters that are named at most
 
 
 class TextCorpusDataModule(OwnDataModule):
@@ -197,15 +196,9 @@ class TextCorpusDataModule(OwnDataModule):
         )
 
     def _say_unknown(self, windows: Windows, start: int, where: str) -> None:
-        """Count the characters that were not learned; only tokens that are characters can be unknown."""
-        at = np.flatnonzero(windows.tokens == UNKNOWN)
-        if len(at):
-            names = sorted({self._text[start + place] for place in at[:100_000].tolist()})
-            more = ", ..." if len(names) > SHOWN else ""
-            say(
-                f"{where}: {len(at):,} of {len(windows.tokens):,} characters are not in the vocabulary "
-                f"({', '.join(map(repr, names[:SHOWN]))}{more})"
-            )
+        found = unknown_characters(windows.tokens, self._text, start)
+        if found:
+            say(f"{where}: {found}")
 
     def _loader(self, stage: Stage, shuffle: bool | None = None) -> list[DataLoader[Any]]:
         if stage != "train" and self.is_new:

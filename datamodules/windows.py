@@ -17,10 +17,11 @@ from torch import Tensor
 from datamodules.batches import Samples
 from datamodules.own import say
 from datamodules.plain import pieces
-from datamodules.tokens import PAD, Tokenizer
+from datamodules.tokens import PAD, UNKNOWN, Tokenizer
 
 IGNORED = -100  # what stands in the place of a target where nothing is to be predicted, as torch's losses have it
 AT_ONCE = 65_536  # pieces of a text that are encoded before their tokens are put into few bytes
+SHOWN = 8  # unknown characters that are named at most
 FORMAT = "1"  # of what is kept; a change makes older files unread
 
 Tokens = NDArray[Any]  # uint16 where the vocabulary is small enough, else int32
@@ -132,6 +133,22 @@ class TextCache:
         finally:
             if part is not None:
                 part.unlink(missing_ok=True)
+
+
+def unknown_characters(tokens: Tokens, text: str, start: int) -> str:
+    """Count and name the characters that are not in the vocabulary; empty if there are none.
+
+    Args:
+        tokens: Those of a stretch of the text; one that is unknown is a character, and so are all others then.
+        text: The text.
+        start: Where the stretch begins.
+    """
+    at = np.flatnonzero(tokens == UNKNOWN)
+    if not len(at):
+        return ""
+    names = sorted({text[start + place] for place in at[:100_000].tolist()})
+    named = ", ".join(map(repr, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
+    return f"{len(at):,} of {len(tokens):,} characters are not in the vocabulary ({named})"
 
 
 def hashed(text: str, start: int = 0, end: int | None = None) -> str:

@@ -94,7 +94,7 @@ class LitTransfer(LitModule):
         input_shape: Sequence[int] = (3, 224, 224),
         unfreeze_epoch: int | None = None,
         backbone_lr_factor: float = 0.1,
-        views: int = 4,
+        views: int = 10,
         dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:

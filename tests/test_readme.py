@@ -98,7 +98,7 @@ def _write_texts(folder: Path) -> None:
         rows = [f"{('bad', 'good')[i % 2]} and long film number {i % 7},{1 + i % 2}" for i in range(60)]
         (folder / f"{name}.csv").write_text("\n".join(["review,stars", *rows]))
     (folder / "prompts.txt").write_text("The for statement\nA class\n")
-    (folder / "tinyshakespeare.txt").write_text("To be, or not to be: that is the question.\n" * 100)
+    (folder / "tinyshakespeare.txt").write_text("ROMEO:\nTo be, or not to be: that is the question.\n" * 100)
 
 
 def _python_blocks() -> list[str]:

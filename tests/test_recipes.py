@@ -22,8 +22,13 @@ TABLES = {
 # Those that take pictures of one's own, and the pretrained network that they want.
 PHOTOS = {"ants_bees_resnet18": "resnet18", "ants_bees_vgg16": "vgg16", "folder_conv": ""}
 
-# Those that take TREC's questions.
-TREC = ["text_trec_bag", "text_trec_transformer"]
+# Those that take texts.
+TREC = "--data.path {folder}/train_5500.label --data.test_path {folder}/TREC_10.label"
+TEXTS = {
+    "text_trec_bag": TREC,
+    "text_trec_transformer": TREC,
+    "gpt_shakespeare_char": "--data.path {folder}/tinyshakespeare.txt",
+}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -35,9 +40,8 @@ def test_recipe_runs(run: Run, recipe: str, request: pytest.FixtureRequest) -> N
     if recipe in TABLES:
         file, target = TABLES[recipe]
         data = f" --data.path {request.getfixturevalue('data_dir')}/tabular/{file} --data.target {target}"
-    if recipe in TREC:
-        folder = Path(request.getfixturevalue("data_dir"), "text")
-        data = f" --data.path {folder}/train_5500.label --data.test_path {folder}/TREC_10.label"
+    if recipe in TEXTS:
+        data = f" {TEXTS[recipe].format(folder=Path(request.getfixturevalue('data_dir'), 'text'))}"
     if recipe in PHOTOS:
         data = f" --data.path {request.getfixturevalue('data_dir')}/hymenoptera_data --data.batch_size 2"
         if PHOTOS[recipe]:
@@ -57,6 +61,19 @@ def test_embedded_recipe_reaches_its_figure(run: Run, recipe: str) -> None:
     metric, bound = EMBEDDED[recipe]
     cli = run(f"--config {ROOT}/configs/{recipe}.yaml")
     assert cli.trainer.callback_metrics[metric] >= bound
+
+
+def test_a_bag_of_words_knows_what_a_question_asks_for(run: Run, data_dir: str) -> None:
+    paths = TEXTS["text_trec_bag"].format(folder=Path(data_dir, "text"))
+    cli = run(f"--config {ROOT}/configs/text_trec_bag.yaml {paths}")
+    assert cli.trainer.callback_metrics["test_acc"] >= 0.84
+
+
+@pytest.mark.slow
+def test_shakespeare_is_learned_in_a_third_of_nanogpts_steps(run: Run, data_dir: str) -> None:
+    path = TEXTS["gpt_shakespeare_char"].format(folder=Path(data_dir, "text"))
+    cli = run(f"--config {ROOT}/configs/gpt_shakespeare_char.yaml {path} --max_steps 667 --val_check_interval 667")
+    assert cli.summary.summary["best"]["val_loss"] <= 1.88
 
 
 def test_the_line_is_found(run: Run) -> None:
