@@ -39,7 +39,10 @@ HELP = (
 )
 
 # What a person can mend; anything else is a fault of Kindling's own, and shows its traceback.
-USER_ERRORS = (ArgumentError, MisconfigurationException, DataError, ModelError, torch.OutOfMemoryError)
+USER_ERRORS = (
+    *(ArgumentError, MisconfigurationException, DataError, ModelError),
+    *(torch.OutOfMemoryError, FloatingPointError),
+)
 
 
 def is_mistake(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
 
 from callbacks import BestCheckpoint
+from datamodules.tokens import KINDS
 
 
 def say_where(trainer: Trainer, best: str) -> None:
@@ -28,10 +29,13 @@ def say_where(trainer: Trainer, best: str) -> None:
         path = Path(best or folder / "checkpoints" / "last.ckpt")
         path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         check = "test" if test else "validate"
-        print(f"  {check:<8} python train.py {check} --ckpt_path {path}")
         data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
-        given = " --data.path prompts.txt" if getattr(data, "task", "") == "next_token" else ""
-        print(f"  predict  python train.py predict --ckpt_path {path}{given}")
+        tokenizer = getattr(data, "hparams", {}).get("tokenizer")
+        is_function = isinstance(tokenizer, str) and tokenizer not in KINDS
+        trusted = f" --data.tokenizer {tokenizer}" if is_function else ""  # it is run only if it is named again
+        print(f"  {check:<8} python train.py {check} --ckpt_path {path}{trusted}")
+        prompts = " --data.path prompts.txt" if getattr(data, "task", "") == "next_token" else ""
+        print(f"  predict  python train.py predict --ckpt_path {path}{prompts}{trusted}")
 
 
 def _short(value: float) -> str:

@@ -34,6 +34,7 @@ from callbacks import (
     log_hyperparameters,
 )
 from datamodules import DataModule
+from datamodules.tokens import KINDS
 from links import init_args, link, prepare, take_state
 from lit_models import LitModule
 from messages import CROSS_VALIDATE, HELP, SUBCOMMANDS, TRAINER_FLAGS, USAGE, USER_ERRORS, be_quiet, explain, is_mistake
@@ -128,6 +129,8 @@ class KindlingCLI(LightningCLI):
         self._forget_other_classes()
         self.config = parser.parse_args(args)
         self.given = parser.parse_args(args, defaults=False)[self.subcommand]
+        if config_path is not None:
+            self._distrust()
         if self.subcommand != "fit" and config_path is None:
             raise ArgumentError(
                 None, f"{self.subcommand} needs a trained model: give --ckpt_path FILE{newest_checkpoint()}."
@@ -136,6 +139,21 @@ class KindlingCLI(LightningCLI):
             self._hold_out(self._fold)
         self._settle("optimizer", {"lr", "momentum", "weight_decay"}, args)
         self._settle("lr_scheduler", set(), args)
+
+    def _distrust(self) -> None:
+        """Take from a checkpoint neither the encoding of another file nor a function that nobody asked for."""
+        options, saved = init_args(self._config, "data"), self._saved.settings.get("data", {}).get("init_args", {})
+        given = init_args(self.given, "data")
+        moved = "path" in given and Path(given["path"] or "") != Path(saved.get("path") or "")
+        if moved and options.get("encoding") is not None and "encoding" not in given:
+            self._config.data.init_args.encoding = None
+        tokenizer = options.get("tokenizer")
+        if isinstance(tokenizer, str) and tokenizer not in KINDS and "tokenizer" not in given:
+            raise ArgumentError(
+                None,
+                f"--ckpt_path {self._config.ckpt_path}: this model's texts are taken apart by the function "
+                f"{tokenizer}, which would be run here; give --data.tokenizer {tokenizer} if you trust it.",
+            )
 
     def _forget_other_classes(self) -> None:
         """Drop the default classes where others were chosen, which would keep their values for options of one name."""
@@ -253,8 +271,9 @@ class KindlingCLI(LightningCLI):
             )
             self._folder, kwargs["default_root_dir"] = folder, str(folder)
             if config.logger in (None, True):
-                # No name or version: the folder is the run's, whatever logs there.
-                kwargs["logger"] = TensorBoardLogger(folder, "", "", log_graph=True, default_hp_metric=False)
+                # No name or version: the folder is the run's, whatever logs there. What is compiled cannot be traced.
+                traced = not self.model.hparams.get("compile")
+                kwargs["logger"] = TensorBoardLogger(folder, "", "", log_graph=traced, default_hp_metric=False)
             # A constant learning rate needs no curve.
             if config.logger is not False and getattr(self.model, "optimization", {}).get("scheduler") != "none":
                 callbacks.append(LearningRateMonitor(logging_interval="epoch"))

@@ -71,7 +71,7 @@ def _loop(corpus: str, cache: str) -> tuple[float, float]:
     options: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.1}
     rest: list[dict[str, Any]] = [{"params": [net.embedding.weight]}, {"params": vectors, "weight_decay": 0.0}]
     optimizers = [
-        torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **options),
+        torch.optim.Muon(matrices, momentum=0.9, adjust_lr_fn="match_rms_adamw", **options),
         torch.optim.AdamW(rest, fused=True, **options),
     ]
     schedulers = [

@@ -17,6 +17,8 @@ class LastStep(Callback):
         """Ask for the stop that is coming anyway, before which Lightning validates."""
         if trainer.global_step == trainer.max_steps:
             trainer.should_stop = True
+            # They cannot put off this end, but would its validation.
+            trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Say how far the epoch is, as a run that is not at its last step would."""

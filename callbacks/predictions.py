@@ -7,14 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+ROWS = 4096  # that are decoded at a time, of predictions that were kept
 
 
 class PredictionWriter(Callback):
     """Writes one row for each input, in their order: its key, if it has one, and what `decode` makes of the prediction.
 
-    Rows are written as they come, into a file that takes its place when it is complete.
+    Rows are written as they come, into a file that takes its place when it is complete. Where the data are predicted in
+    another order than their own, and say so by `prediction_order`, the predictions are kept until the end.
 
     Args:
         path: The CSV file; it is replaced.
@@ -25,6 +30,8 @@ class PredictionWriter(Callback):
         self._part = self.path.with_name(f".{self.path.name}.part")
         self._file: IO[str] | None = None
         self._keys: dict[str, Iterator[Any]] = {}
+        self._order: Tensor | None = None  # of the predictions: the row of each
+        self._kept: list[Tensor] = []
         self._rows = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -41,6 +48,8 @@ class PredictionWriter(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
         self._keys = data.row_keys() if hasattr(data, "row_keys") else {}
         self._decode = getattr(data, "decode", lambda values: {"prediction": values.tolist()})
+        self._order = getattr(data, "prediction_order", None)
+        self._kept = []
         self._rows = 0
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._part.open("w", newline="", encoding="utf-8")
@@ -54,12 +63,18 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Decode a batch of predictions and write it."""
+        """Decode a batch of predictions and write it, or keep it."""
+        values = outputs.float() if outputs.is_floating_point() else outputs  # NumPy knows no bfloat16
+        if self._order is None:
+            self._write(values.cpu())
+        else:
+            self._kept.append(values.cpu())
+
+    def _write(self, outputs: Tensor) -> None:
         assert self._file is not None
         size = len(outputs)
         keys = {name: list(itertools.islice(values, size)) for name, values in self._keys.items()}
-        values = outputs.float() if outputs.is_floating_point() else outputs  # NumPy knows no bfloat16
-        columns: dict[str, list[Any]] = {**keys, **self._decode(values.cpu())}
+        columns: dict[str, list[Any]] = {**keys, **self._decode(outputs)}
         writer = csv.writer(self._file)
         if self._rows == 0:
             writer.writerow(columns)
@@ -67,11 +82,22 @@ class PredictionWriter(Callback):
         self._rows += size
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the file in its place."""
+        """Write what was kept, and put the file in its place."""
         assert self._file is not None
+        if self._order is not None and self._kept:
+            self._write_kept(self._order)
         self._file.close()
         os.replace(self._part, self.path)
         print(f"{self._rows:,} prediction{' is' if self._rows == 1 else 's are'} in {self.path}")
+
+    def _write_kept(self, order: Tensor) -> None:
+        outputs = torch.cat(self._kept)
+        self._kept = []
+        rows, places = order[: len(outputs)].sort()  # a run may have been limited to some batches
+        predicted = torch.zeros(len(order), dtype=torch.bool).index_fill_(0, rows, True).tolist()
+        self._keys = {name: itertools.compress(values, predicted) for name, values in self._keys.items()}
+        for some in places.split(ROWS):
+            self._write(outputs[some])
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Remove what is incomplete."""

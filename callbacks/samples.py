@@ -76,19 +76,15 @@ class TextSamples(Callback):
     def _generate(self, trainer: Trainer, pl_module: LightningModule) -> list[str]:
         model: Any = pl_module
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        modes = {module: module.training for module in pl_module.modules()}  # what is frozen may stay in eval mode
-        pl_module.eval()
-        try:
-            texts = []
-            for prompt, ids in self._begun:
-                generator = torch.Generator(pl_module.device).manual_seed(SEED)
-                with torch.no_grad():
-                    new = model.generate(ids[None].to(pl_module.device), self.length, generator=generator)
-                texts.append(prompt + data.decode(new.cpu())["prediction"][0])
-            return texts
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        texts = []
+        for prompt, ids in self._begun:
+            generator = torch.Generator(pl_module.device).manual_seed(SEED)
+            try:
+                new = model.generate(ids[None].to(pl_module.device), self.length, generator=generator)
+            except FloatingPointError:  # the model has diverged; early stopping says so, and ends the training
+                return []
+            texts.append(prompt + data.decode(new.cpu())["prediction"][0])
+        return texts
 
 
 def as_written(text: str) -> str:

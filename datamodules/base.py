@@ -296,8 +296,10 @@ class DataModule(LightningDataModule):
         """What a checkpoint keeps: which class this is, what was fitted, and the position in the epoch."""
         epoch, batch = self._position
         if self.trainer is not None and self.trainer.train_dataloader is not None:
-            epoch = self.trainer.current_epoch
-            batch = self.trainer.fit_loop.epoch_loop.batch_idx + 1
+            loop = self.trainer.fit_loop
+            batch = loop.epoch_loop.batch_idx + 1
+            # At the end of a run `current_epoch` is one more already, but before its first batch only that is known.
+            epoch = loop.epoch_progress.current.ready - 1 if batch else self.trainer.current_epoch
             if batch >= self.trainer.num_training_batches:
                 epoch, batch = epoch + 1, 0
         cls = type(self)

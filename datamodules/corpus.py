@@ -4,7 +4,7 @@ import platform
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.base import Stage
-from datamodules.batches import BatchSampler, Split
+from datamodules.batches import BatchSampler, Samples, Split
 from datamodules.errors import DataError
 from datamodules.own import OwnDataModule, say
 from datamodules.plain import pieces, read_texts
@@ -23,6 +23,7 @@ from datamodules.windows import TextCache, Windows, hashed, unknown_characters
 # Kinds of tokens from which a text can be put together again, and how many different ones there are at most by default:
 # every character; and so many byte pairs as a text of a few megabytes has often.
 VOCABULARIES = {"chars": 65_536, "bpe": 4_096}
+MOST_UNKNOWN = 0.1  # share of a training text that may be unknown to a model that goes on with it
 PURPOSES: dict[Stage, str] = {"train": "train on", "val": "validate on", "test": "test on"}
 
 
@@ -30,10 +31,11 @@ class TextCorpusDataModule(OwnDataModule):
     """A running text, in which each token is to be predicted from those before it.
 
     It is divided by position: the first part trains, the next one validates, the last one tests, and the tokens are
-    found in the first alone. A batch is int64 tokens `(B, context_length)` and the next ones, of the same shape, with
-    -100 where there is none. In an epoch, training takes every stretch of this length once, in a random order, and all
-    are shifted by a random number of tokens. Validation and test take every token but the first exactly once. Tokens
-    are kept in `cache_dir` as a memory-mapped file, under the hash of what they were made from.
+    found in the first alone; a character that is not among them is read as unknown, and is never to be predicted. A
+    batch is int64 tokens `(B, context_length)` and the next ones, of the same shape, with -100 where there is none. In
+    an epoch, training takes every stretch of this length once, in a random order, and all are shifted by a random
+    number of tokens. Validation and test take every known token but the first exactly once. Tokens are kept in
+    `cache_dir` as a memory-mapped file, under the hash of what they were made from, and the text itself is let go of.
 
     Args:
         path: A text file, a folder or a glob; several files are one text, in sorted order. By default the text is the
@@ -81,6 +83,7 @@ class TextCorpusDataModule(OwnDataModule):
         self.encoding = encoding
         self._limit = VOCABULARIES[tokenizer] if vocab_size is None else vocab_size
         self._fitted: Tokenizer | None = None  # on the training part, or as it came with a checkpoint
+        self._unknown: dict[Stage, str] = {}  # what is not in the vocabulary, of each part
 
     # What the data determine
 
@@ -131,9 +134,10 @@ class TextCorpusDataModule(OwnDataModule):
         val = int(test * (1 - self.val_fraction))
         return {"train": (0, val), "val": (val, test), "test": (test, size)}
 
-    @property
+    @cached_property
     def _cache(self) -> TextCache:
-        return TextCache(self.cache_dir, Path(self.path).stem.strip("*.") or "text" if self.path else "pydoc")
+        name = Path(self.path).stem.strip("*.") or "text" if self.path else "pydoc"
+        return TextCache(self.cache_dir, name, self.fingerprint)
 
     @property
     def _tokens(self) -> Tokenizer:
@@ -147,7 +151,7 @@ class TextCorpusDataModule(OwnDataModule):
         for stage, (start, end) in self._bounds.items():
             if stage != "train" and not getattr(self, f"{stage}_fraction"):
                 continue
-            windows = self._windows(start, end)
+            windows, self._unknown[stage] = self._windows(start, end)
             if len(windows.tokens) <= self.context_length:
                 raise DataError(
                     f"--data.context_length {self.context_length}: to {PURPOSES[stage]}, {self._name} has "
@@ -156,61 +160,82 @@ class TextCorpusDataModule(OwnDataModule):
                     "--data.test_fraction."
                 )
             found[stage] = windows
+        self._let_go()
         return found
 
     @property
     def splits(self) -> dict[Stage, Split]:
         """The training, validation and test windows; a part that has no share of the text is left out."""
         return {
-            stage: Split(windows, windows.movable_starts if stage == "train" else windows.starts)
+            # Like samples they are taken by their indices: those of the first tokens.
+            stage: Split(cast("Samples", windows), windows.movable_starts if stage == "train" else windows.starts)
             for stage, windows in self._parts.items()
         }
 
-    def _windows(self, start: int, end: int) -> Windows:
-        return Windows(self._cache.encode(self._tokens, self._text, start, end), self.context_length)
+    def _windows(self, start: int, end: int) -> tuple[Windows, str]:
+        """Give a stretch of the text as windows, and say what is unknown in it."""
+        windows = Windows(self._cache.encode(self._tokens, self._text, start, end), self.context_length)
+        return windows, unknown_characters(windows.tokens, self._text, start) if windows.unknown else ""
+
+    def _let_go(self) -> None:
+        self.__dict__.pop("_text", None)  # it is read again if it is wanted again
 
     @cached_property
     def everything(self) -> Windows:
         """All of a text that the model was not trained on."""
-        windows = self._windows(0, len(self._text))
+        windows, unknown = self._windows(0, len(self._text))
+        self._let_go()
         if len(windows.tokens) < 2:
             raise DataError(f"--data.path {self.path}: a text of 2 tokens or more can be tested, and this has fewer.")
         say(f"{self.path} is not what the model was trained on: all of its {len(windows.tokens):,} tokens are used")
-        self._say_unknown(windows, 0, self.path)
+        if unknown:
+            say(f"{self.path}: {unknown}")
         return windows
 
     def setup(self, stage: str) -> None:
         """Read and divide the text, and say before training what it is."""
         super().setup(stage)
         if stage == "fit":
+            self._check_known()
             say(self.describe())
-            for part, windows in self._parts.items():
-                self._say_unknown(windows, self._bounds[part][0], f"the text to {PURPOSES[part]}")
+            for part, unknown in self._unknown.items():
+                if unknown:
+                    say(f"the text to {PURPOSES[part]}: {unknown}")
 
     def describe(self) -> str:
         """Say in one line what the text is."""
-        tokens, characters = sum(len(windows.tokens) for windows in self._parts.values()), len(self._text)
+        tokens, characters = sum(len(windows.tokens) for windows in self._parts.values()), self._bounds["test"][1]
         return (
             f"{self._name}: {characters:,} characters are {tokens:,} tokens ({self.tokenizer}, a vocabulary of "
             f"{self.vocab_size:,}), {characters / tokens:.2f} characters per token"
         )
 
-    def _say_unknown(self, windows: Windows, start: int, where: str) -> None:
-        found = unknown_characters(windows.tokens, self._text, start)
-        if found:
-            say(f"{where}: {found}")
+    def _check_known(self) -> None:
+        """Refuse to train on what can hardly be read, as a text in another language than that of the tokens."""
+        windows = self._parts["train"]
+        if windows.unknown > MOST_UNKNOWN * len(windows.tokens):
+            limited = self.vocab_size == self._limit
+            remedy = "give a larger --data.vocab_size" if limited else "train anew without --ckpt_path"
+            raise DataError(
+                f"--data.path {self.path}: to train on, {self._unknown['train']}; {remedy}, or take --data.tokenizer "
+                "bpe, which knows every text."
+            )
 
     def _loader(self, stage: Stage, shuffle: bool | None = None) -> list[DataLoader[Any]]:
-        if stage != "train" and self.is_new:
-            split = Split(self.everything, self.everything.starts)
-        elif stage in self.splits:
-            split = self.splits[stage]
-        else:
-            return []
         moves = stage == "train"
-        jitter = self.context_length if moves else 0
-        order = BatchSampler(split.indices, self.batch_size, moves, self.seed, jitter=jitter)
-        return [self._make_loader(split.samples, order)]
+        windows = self._parts.get(stage) if moves or not self.is_new else self.everything
+        if windows is None:
+            return []
+        if moves:
+            self._check_known()  # a checkpoint may have brought its tokens only now
+        elif windows.unknown and (windows.tokens[1:] == UNKNOWN).all():
+            raise DataError(
+                f"--data.path {self.path}: no character to {PURPOSES[stage]} is in the vocabulary; give a text in the "
+                "language that was learned from."
+            )
+        starts, jitter = (windows.movable_starts, self.context_length) if moves else (windows.starts, 0)
+        order = BatchSampler(starts, self.batch_size, moves, self.seed, jitter=jitter)
+        return [self._make_loader(windows, order)]
 
     # Prompts, and what is made of them
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, ClassVar
 
 from datamodules.errors import DataError
 
@@ -44,6 +44,7 @@ class Dialect:
     decimal: str | None = None
     encoding: str | None = None
     missing_values: tuple[str, ...] = ()
+    text_can_be_missing: ClassVar[bool] = True  # whether the signs of missing values have a meaning in text too
 
 
 def magic(file: Path) -> bytes:

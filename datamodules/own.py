@@ -2,10 +2,11 @@
 
 import math
 import os
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.base import EVALUATION_BATCHES, DataModule, Stage
@@ -74,14 +75,27 @@ class OwnDataModule(DataModule):
         return super()._loader(stage, shuffle)
 
     def predict_dataloader(self) -> list[DataLoader[Any]]:
-        """All that is at the path in its order, whether it has a target or not."""
+        """All that is at the path, whether it has a target or not, in its order or in `prediction_order`."""
         return [self._in_order(self.unlabelled)]
 
+    @property
+    def prediction_order(self) -> Tensor | None:
+        """The rows in the order in which they are predicted, `(n,)`, by their lengths; None where it is their own."""
+        dataset = self.unlabelled
+        sampler = self._sampler(dataset) if isinstance(dataset, Inputs) else None
+        return None if sampler is None or sampler.lengths is None else torch.cat(list(sampler))
+
     def _in_order(self, dataset: Samples | Inputs) -> DataLoader[Any]:
+        return self._make_loader(dataset, self._sampler(dataset))
+
+    def _sampler(self, dataset: Samples | Inputs) -> BatchSampler:
         order = torch.arange(len(dataset))
-        # What is only measured may go by its length; what is predicted stays as it is.
-        lengths = self._lengths(Split(dataset, order)) if isinstance(dataset, Samples) else None
-        return self._make_loader(dataset, BatchSampler(order, EVALUATION_BATCHES * self.batch_size, lengths=lengths))
+        trainer, lengths = self.trainer, None
+        # Who gets predictions back, and not as a file, wants them in the order of the rows.
+        writes = trainer is not None and trainer.predicting and not trainer.predict_loop.return_predictions
+        if writes or isinstance(dataset, Samples):
+            lengths = self._lengths(Split(cast("Samples", dataset), order))  # they are those of the inputs alone
+        return BatchSampler(order, EVALUATION_BATCHES * self.batch_size, lengths=lengths)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: also what the model was trained on."""

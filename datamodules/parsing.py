@@ -34,7 +34,7 @@ def _convert_options(dialect: Dialect, types: dict[str, pa.DataType]) -> pacsv.C
     return pacsv.ConvertOptions(
         column_types=types,
         null_values=[*MISSING, *dialect.missing_values],
-        strings_can_be_null=True,
+        strings_can_be_null=dialect.text_can_be_missing,
         decimal_point=dialect.decimal,
     )
 

@@ -8,23 +8,35 @@ from datamodules.dialect import beginning, decoded
 from datamodules.errors import DataError
 from datamodules.tables import find_files
 
-# Lines up to the next one that begins at the margin, so that a line break and the spaces after it stay together. No
-# piece is long, whatever the text is.
-PIECE = re.compile(r"(?:[^\n]{1,4096}+|\n(?!\S)){1,64}+\n?|\n")
+LONGEST = 4096  # characters of a piece
+MARGIN = re.compile(r"\n(?=\S)")
 
 
 def pieces(text: str, start: int = 0, end: int | None = None) -> Iterator[str]:
     """Go through a text, or a stretch of it, in pieces that together are that text.
+
+    A piece is the lines up to the next one that begins at the margin, so that a line break and the spaces after it stay
+    together; one that is longer than `LONGEST` characters ends there, before a space if it has one.
 
     Args:
         text: The text.
         start: Where to begin.
         end: Where to end; by default with the text.
     """
-    return (found[0] for found in PIECE.finditer(text, start, len(text) if end is None else end))
+    end = len(text) if end is None else end
+    while start < end:
+        stop = min(start + LONGEST, end)
+        found = MARGIN.search(text, start, stop)
+        if found is not None:
+            stop = found.end()
+        elif stop < end:
+            space = text.rfind(" ", start + 1, stop)
+            stop = stop if space < 0 else space
+        yield text[start:stop]
+        start = stop
 
 
-def find_texts(path: str) -> list[Path]:
+def find_text_files(path: str) -> list[Path]:
     """Find the files at a path, sorted: one file, those that match a glob, or all in a folder, however deep.
 
     Raises:
@@ -50,7 +62,7 @@ def read_texts(path: str, encoding: str | None) -> str:
     Raises:
         DataError: If one cannot be read, is no text, or is of another encoding; or if there is no text at all.
     """
-    files = find_texts(path)
+    files = find_text_files(path)
     text = "".join(read_text(file, encoding) for file in files if len(files) == 1 or not _is_empty(file))
     if not text:
         raise DataError(f"--data.path {path}: all of these files are empty.")

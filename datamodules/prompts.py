@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from datamodules.errors import DataError
 from datamodules.own import say
-from datamodules.plain import find_texts, read_text
+from datamodules.plain import find_text_files, read_text
 
 TABLES = (".csv", ".tsv")
 COLUMNS = ("prompt", "text")  # of a table, the first of these that it has
@@ -59,7 +59,7 @@ def read_prompts(path: str, encoding: str | None) -> list[Prompt]:
         DataError: If there is none, or a table has no such column.
     """
     found = []
-    for file in find_texts(path):
+    for file in find_text_files(path):
         text = read_text(file, encoding)
         if file.suffix.lower() in TABLES:
             found += _column(file, text)

@@ -1,17 +1,19 @@
 """Texts of one's own with labels: from a table, or from lines, to batches of token ids."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from datamodules.base import Stage, moments
 from datamodules.batches import Inputs, Samples, Split
-from datamodules.dialect import Dialect
+from datamodules.dialect import MISSING, Dialect
 from datamodules.errors import DataError
 from datamodules.labelled import LabelledDataModule
 from datamodules.lines import LineFiles, has_table_name, open_texts
@@ -25,6 +27,13 @@ from datamodules.values import TaskName, check_names, is_missing, listed, type_n
 LAZY = ("_files", "_sources", "_parts", "_target", "_whole", "splits", "everything", "unlabelled")
 TOKENS = {"words": "words", "chars": "characters", "bpe": "byte pairs"}  # what a person calls them
 CHUNK = 4096  # texts that are Python strings at a time
+
+
+@dataclass(frozen=True)
+class TextDialect(Dialect):
+    """How a table of texts is written."""
+
+    text_can_be_missing = False
 
 
 class TextCSVDataModule(LabelledDataModule):
@@ -47,7 +56,8 @@ class TextCSVDataModule(LabelledDataModule):
         test_path: Texts of their own for the test.
         task: `regression`, `binary` or `multiclass`; inferred from the labels unless given.
         tokenizer: What a text is taken apart into: `words` (a Chinese or Japanese character is one), `chars`, `bpe`
-            (byte pairs), or a function from a text to its words by its dotted name, as `jieba.lcut`.
+            (byte pairs), or a function from a text to its words by its dotted name, as `jieba.lcut`, which is named
+            again where a checkpoint is used.
         lowercase: Whether capitals count as small letters.
         vocab_size: The most tokens that are known; of more, those that are seen most often.
         min_count: How often a token must be seen in training to be known. Above 1, training meets unknown ones too.
@@ -58,7 +68,8 @@ class TextCSVDataModule(LabelledDataModule):
         quote: What stands around values that contain a delimiter.
         decimal: The decimal sign.
         encoding: Python's name of the encoding; UTF-8, or UTF-16 with a mark, unless given.
-        missing_values: What else stands for a missing value of a table, beside the usual signs.
+        missing_values: What else stands for a missing label of a table, beside the usual signs. Among texts only an
+            empty one is missing, as "NA" or "?" may be what someone wrote.
         batch_size: Texts in a training batch.
         kwargs: Options of `OwnDataModule` and `DataModule`.
 
@@ -102,6 +113,7 @@ class TextCSVDataModule(LabelledDataModule):
         }
         self._tokenizer = Tokenizer(tokenizer, lowercase)
         self._trained: list[str] | None = None  # the columns of the table that the tokenizer was fitted on
+        self._taken_over: list[str] = []  # names of columns that came with a checkpoint, and nobody gave
         self._dialect = header, delimiter, quote, decimal, encoding, tuple(missing_values)
         self._cut: dict[Stage, int] = {}  # how many texts were too long
 
@@ -124,16 +136,22 @@ class TextCSVDataModule(LabelledDataModule):
         """The name of the column of texts."""
         names = self._whole.table.column_names
         if self.text_column is not None:
-            check_names([self.text_column], names, f"--data.text_column {self.text_column}: {self.path}")
+            check_names([self.text_column], names, self._said(self.text_column, "--data.text_column"))
             return self.text_column
         return find_texts(self._whole.table, self.path, self.label_column)
+
+    def _said(self, name: str, flag: str) -> str:
+        """Say whence the name of a column is: from a flag, or from what a model was trained on."""
+        if name in self._taken_over:
+            return f"{self.path}: this model was trained on the column {name}; name yours by {flag}"
+        return f"{flag} {name}: {self.path}"
 
     @cached_property
     def target_column(self) -> str:
         """The name of the column to predict."""
         names, text = self._whole.table.column_names, self.source_column
         if self.label_column is not None:
-            check_names([self.label_column], names, f"--data.label_column {self.label_column}: {self.path}")
+            check_names([self.label_column], names, self._said(self.label_column, "--data.label_column"))
             if self.label_column == text:
                 raise DataError(
                     f"--data.label_column {text}: these are the texts; name the column of their labels, or another "
@@ -150,7 +168,7 @@ class TextCSVDataModule(LabelledDataModule):
         if self._trained is None:
             # Those to train on say what the columns of the others are called.
             text, label = (text, None) if flag == "--data.path" else (self.source_column, self.target_column)
-        dialect = Dialect(*self._dialect)
+        dialect = TextDialect(*self._dialect)
         return open_texts(path, dialect, self.cache_dir, flag, text, label, self._trained)
 
     @cached_property
@@ -169,6 +187,7 @@ class TextCSVDataModule(LabelledDataModule):
         table = self._whole.table if files is self._files else files.read()
         names, file = (self.source_column, self.target_column), files.files[0]
         check_names(names, table.column_names, str(file))
+        table = self._with_missing_labels(table, files)
         missing = np.stack([is_missing(self._texts(table, file)), is_missing(table[self.target_column])])
         for name, of in zip(names, missing, strict=True):
             if of.all():
@@ -183,6 +202,14 @@ class TextCSVDataModule(LabelledDataModule):
             say(f"{file}: {what}; the first is {place}")
             return Part(files, table.filter(pa.array(~left_out)), np.flatnonzero(~left_out))
         return Part(files, table)
+
+    def _with_missing_labels(self, table: pa.Table, files: TableFiles) -> pa.Table:
+        """Take the usual signs of missing values from labels that are text, where they were left as they are."""
+        at = table.column_names.index(self.target_column)
+        if files.is_parquet or isinstance(files, LineFiles) or not pa.types.is_string(table[at].type):
+            return table
+        signs = pa.array([*MISSING, *files.given.missing_values])
+        return table.set_column(at, table.field(at), pc.if_else(pc.is_in(table[at], signs), None, table[at]))
 
     def _texts(self, table: pa.Table, file: object) -> pa.ChunkedArray:
         texts = table[self.source_column]
@@ -277,14 +304,14 @@ class TextCSVDataModule(LabelledDataModule):
     def everything(self) -> Samples:
         """All texts that have a label."""
         say(f"{self.path} is not what the model was trained on: all of its texts are used")
-        part = self._parts["train"]
+        part = self.labelled(self._files)  # those for validation and test, of another encoding perhaps, stay unread
         return Samples(self._encode_new(part.table), self.targets(part))
 
     @cached_property
     def unlabelled(self) -> Inputs:
         """All texts; one that is empty is one unknown token."""
         texts = self._texts(self._whole.table, self._files.files[0])
-        if texts.null_count == len(texts):
+        if is_missing(texts).all():
             raise DataError(f"{self._files.files[0]}: no row has anything in the column {self.source_column!r}.")
         if isinstance(self._files, LineFiles) and self._files.form == "plain":
             say(f"{self.path}: each of its {len(texts):,} lines is taken for a text")
@@ -361,8 +388,10 @@ class TextCSVDataModule(LabelledDataModule):
             settings = state_dict["tokenizing"]
             self._tokenizer = Tokenizer(settings["tokenizer"], settings["lowercase"], state_dict["vocabulary"])
             self._trained = state_dict["columns"]
-        self.text_column = self.text_column or state_dict["text_column"]
-        self.label_column = self.label_column or state_dict["label_column"]
+        for name in ("text_column", "label_column"):
+            if getattr(self, name) in (None, state_dict[name]):
+                setattr(self, name, state_dict[name])
+                self._taken_over.append(state_dict[name])
         self.class_names, self.task = state_dict["class_names"], state_dict["task"]
         super().load_state_dict(state_dict)
 

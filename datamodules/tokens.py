@@ -2,7 +2,8 @@
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,10 @@ CHARACTER = r"\p{Han}\p{Hiragana}\p{Katakana}"
 LETTER = r"\p{L}\p{M}\p{N}_"
 WORD = rf"[{CHARACTER}]|[{LETTER}&&[^{CHARACTER}]]+(?:['\u2019]\p{{L}}+)?|[^\s{LETTER}]"
 ANY_CHARACTER = r"[\s\S]"
-CHUNK = 4096  # texts that are encoded at a time
+CHUNK = 4096  # texts that are encoded at a time, unless they have
+CHUNK_CHARACTERS = 1_000_000  # or more, of each of which a library's encoding takes about a hundred bytes
+POINTS = 0x110000  # what a character can be
+SURROGATES = slice(0xD800, 0xE000)  # halves of characters, which are none
 
 
 class Tokenizer:
@@ -79,6 +83,9 @@ class Tokenizer:
         least = len(SPECIAL) + (BYTES if self.kind == "bpe" else 1)
         if vocab_size < least:
             raise DataError(f"--data.vocab_size {vocab_size}: {self.kind} need at least {least}.")
+        if self._is_direct:
+            self._count(texts, vocab_size, min_count)
+            return
         trainer: trainers.Trainer
         if self.kind == "bpe":
             trainer = trainers.BpeTrainer(
@@ -100,6 +107,34 @@ class Tokenizer:
             whole.train_from_iterator(chain.from_iterable(map(self._words, texts)), trainer)
             whole.encode_special_tokens = True
             self._pipeline = whole
+
+    @property
+    def _is_direct(self) -> bool:
+        """Whether each character of a text, as it stands there, is a token: then NumPy is some 60 times as fast."""
+        return self.kind == "chars" and self._pipeline.normalizer is None
+
+    def _count(self, texts: Iterable[str], vocab_size: int, min_count: int) -> None:
+        """Find the most frequent characters, the first of them where they are equal, as the library's trainer does."""
+        counts = np.zeros(POINTS, np.int64)
+        for some in chunks(texts):
+            points, found = np.unique(_points(some), return_counts=True)
+            counts[points] += found
+        counts[SURROGATES] = 0  # no vocabulary can hold them
+        known = np.flatnonzero(counts >= max(min_count, 1))
+        known = known[np.argsort(-counts[known], kind="stable")][: vocab_size - len(SPECIAL)]
+        names = SPECIAL + list(map(chr, known.tolist()))
+        self._pipeline.model = models.WordLevel({name: at for at, name in enumerate(names)}, SPECIAL[UNKNOWN])
+        self._pipeline.add_special_tokens(SPECIAL)
+        self.__dict__.pop("_ids", None)
+
+    @cached_property
+    def _ids(self) -> NDArray[np.int32]:
+        """The id of every character that there can be, `(POINTS,)`."""
+        ids = np.full(POINTS, UNKNOWN, np.int32)
+        for token, at in self._pipeline.get_vocab().items():
+            if len(token) == 1:
+                ids[ord(token)] = at
+        return ids
 
     def _words(self, text: str) -> list[str]:
         assert self._segment is not None
@@ -132,7 +167,11 @@ class Tokenizer:
         """
         parts: list[NDArray[np.int32]] = []
         lengths = [0]
-        for some in _chunks(texts):
+        for some in chunks(texts):
+            if self._is_direct:
+                parts.append(self._ids[_points(some)])
+                lengths += map(len, some)
+                continue
             if self._segment is None:
                 found = self._pipeline.encode_batch_fast(some, add_special_tokens=False)
             else:
@@ -166,6 +205,11 @@ class Tokenizer:
 
 def _find(name: str) -> Callable[[str], Sequence[str]]:
     module, _, function = name.rpartition(".")
+    if not module:
+        raise DataError(
+            f"--data.tokenizer {name}: there is no such kind; give {', '.join(KINDS)}, or a function with its module, "
+            "as jieba.lcut."
+        )
     try:
         found: Callable[[str], Sequence[str]] = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
@@ -185,7 +229,19 @@ def _byte_signs() -> dict[str, int]:
     return {chr(byte): byte for byte in seen} | {chr(256 + at): byte for at, byte in enumerate(unseen)}
 
 
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    rest = iter(texts)
-    while some := list(islice(rest, CHUNK)):
+def _points(texts: Sequence[str]) -> NDArray[np.uint32]:
+    return np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Go through texts, some at a time: up to `CHUNK`, and no more than reach `CHUNK_CHARACTERS`."""
+    some: list[str] = []
+    size = 0
+    for text in texts:
+        some.append(text)
+        size += len(text)
+        if len(some) == CHUNK or size >= CHUNK_CHARACTERS:
+            yield some
+            some, size = [], 0
+    if some:
         yield some

@@ -5,7 +5,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from datamodules.batches import Samples
 from datamodules.own import say
 from datamodules.plain import pieces
-from datamodules.tokens import PAD, UNKNOWN, Tokenizer
+from datamodules.tokens import PAD, UNKNOWN, Tokenizer, chunks
 
 IGNORED = -100  # what stands in the place of a target where nothing is to be predicted, as torch's losses have it
-AT_ONCE = 65_536  # pieces of a text that are encoded before their tokens are put into few bytes
+HASHED = 1_000_000  # characters at a time
 SHOWN = 8  # unknown characters that are named at most
-FORMAT = "1"  # of what is kept; a change makes older files unread
+FORMAT = "2"  # of what is kept; a change makes older files unread
 
 Tokens = NDArray[Any]  # uint16 where the vocabulary is small enough, else int32
 
 
-class Windows(Samples):
+class Windows(Dataset[tuple[Tensor, Tensor]]):
     """Stretches of a row of tokens, each with the token that follows each of its own. A batch is one indexing.
+
+    That a token is unknown is nothing to be predicted: it is read, and is no target.
 
     Args:
         tokens: The row, `(N,)`, 2 or more.
@@ -38,6 +40,11 @@ class Windows(Samples):
     def __init__(self, tokens: Tokens, length: int) -> None:
         self.tokens = np.asarray(tokens)  # of a memory map, what can be indexed fastest
         self.length = length
+
+    @cached_property
+    def unknown(self) -> int:
+        """How many tokens are unknown."""
+        return int(np.count_nonzero(self.tokens == UNKNOWN))
 
     @property
     def starts(self) -> Tensor:
@@ -59,16 +66,21 @@ class Windows(Samples):
             starts: The first token of each window, `(B,)`.
 
         Returns:
-            Tokens and their next ones, int64, `(B, length)` each; past the end they are `PAD` and `IGNORED`.
+            Tokens and their next ones, int64, `(B, length)` each; past the end they are `PAD` and `IGNORED`, and a
+            next one that is `UNKNOWN` is `IGNORED` too.
         """
         at = starts.numpy()[:, None] + np.arange(self.length + 1)
         beyond = at >= len(self.tokens)
         if not beyond.any():
             found = self.tokens[at]
-            return _int64(found[:, :-1]), _int64(found[:, 1:])
+            return _int64(found[:, :-1]), self._targets(found[:, 1:])
         found = self.tokens[np.minimum(at, len(self.tokens) - 1)].astype(np.int64)
         x = np.where(beyond[:, :-1], PAD, found[:, :-1])
-        return _int64(x), _int64(np.where(beyond[:, 1:], IGNORED, found[:, 1:]))
+        return _int64(x), self._targets(np.where(beyond[:, 1:], IGNORED, found[:, 1:]))
+
+    def _targets(self, values: NDArray[Any]) -> Tensor:
+        targets = _int64(values)
+        return targets.masked_fill_(targets == UNKNOWN, IGNORED) if self.unknown else targets
 
 
 def _int64(values: NDArray[Any]) -> Tensor:
@@ -81,15 +93,18 @@ class TextCache:
     Args:
         folder: Where; what cannot be kept there is made anew each time.
         name: What the names of the files begin with.
+        fingerprint: What the text hashes to.
     """
 
-    def __init__(self, folder: str, name: str) -> None:
+    def __init__(self, folder: str, name: str, fingerprint: str) -> None:
         self.folder = Path(folder).expanduser()
         self.name = name
+        self.fingerprint = fingerprint
+        self._told = False  # that nothing can be kept
 
     def fit(self, kind: str, vocab_size: int, text: str, end: int) -> Tokenizer:
         """Give a tokenizer fitted on a text up to `end`, as it was kept or anew."""
-        path = self._path("tokenizer", ".json", kind, vocab_size, hashed(text, 0, end))
+        path = self._path("tokenizer", ".json", kind, vocab_size, self.fingerprint, end)
         try:
             return Tokenizer(kind, state=path.read_text(encoding="utf-8"))
         except Exception:  # not there; or damaged, for which the library raises a bare Exception
@@ -100,16 +115,13 @@ class TextCache:
 
     def encode(self, tokenizer: Tokenizer, text: str, start: int, end: int) -> Tokens:
         """Give the tokens of a stretch of a text, `(N,)`: memory-mapped, as they were kept or anew."""
-        path = self._path("tokens", ".npy", tokenizer.state, hashed(text, start, end))
+        path = self._path("tokens", ".npy", tokenizer.state, self.fingerprint, start, end)
         kept = _read(path, tokenizer.size)
         if kept is not None:
             return kept
         small = np.uint16 if tokenizer.size <= 2**16 else np.int32
-        rest = pieces(text, start, end)
-        parts: list[Tokens] = [np.zeros(0, small)]
-        while some := list(islice(rest, AT_ONCE)):
-            parts.append(tokenizer.encode(some)[0].astype(small))
-        tokens: Tokens = np.concatenate(parts)
+        parts = [tokenizer.encode(some)[0].astype(small) for some in chunks(pieces(text, start, end))]
+        tokens: Tokens = np.concatenate(parts or [np.zeros(0, small)])
         self._keep(path, lambda file: _write(file, tokens))
         kept = _read(path, tokenizer.size)
         return tokens if kept is None else kept
@@ -129,7 +141,9 @@ class TextCache:
             write(part)
             os.replace(part, path)
         except OSError as error:
-            say(f"--data.cache_dir {self.folder}: nothing can be kept there ({error}); it is made anew each time")
+            if not self._told:
+                say(f"--data.cache_dir {self.folder}: nothing can be kept there ({error}); it is made anew each time")
+            self._told = True
         finally:
             if part is not None:
                 part.unlink(missing_ok=True)
@@ -151,11 +165,11 @@ def unknown_characters(tokens: Tokens, text: str, start: int) -> str:
     return f"{len(at):,} of {len(tokens):,} characters are not in the vocabulary ({named})"
 
 
-def hashed(text: str, start: int = 0, end: int | None = None) -> str:
-    """Hash a text, or a stretch of it: SHA-256 of its UTF-8."""
+def hashed(text: str) -> str:
+    """Hash a text: SHA-256 of its UTF-8."""
     found = hashlib.sha256()
-    for piece in pieces(text, start, end):
-        found.update(piece.encode("utf-8", "surrogatepass"))
+    for start in range(0, len(text), HASHED):
+        found.update(text[start : start + HASHED].encode("utf-8", "surrogatepass"))
     return found.hexdigest()
 
 

@@ -33,14 +33,16 @@ class MeanLoss:
     def update(self, loss: Tensor, size: int | Tensor) -> None:
         """Add the mean loss of a batch of `size` samples."""
         self.last = loss
-        self.total = loss * size if self.total is None else self.total.add_(loss * size)
+        # In more digits than a loss has: in bfloat16, what is added to many batches would be lost.
+        total = loss.to(torch.float32 if loss.device.type == "mps" else torch.float64) * size
+        self.total = total if self.total is None else self.total.add_(total)
         self.samples = self.samples + size
 
     def take(self, device: torch.device) -> Tensor:
         """Give the sum over all samples since the last time, and their number: shape `(2,)`."""
-        total = torch.zeros((), device=device) if self.total is None else self.total.float()
+        total = torch.zeros((), device=device) if self.total is None else self.total
         self.total, samples, self.samples = None, self.samples, 0
-        return torch.stack([total, torch.as_tensor(samples, dtype=torch.float, device=device)])
+        return torch.stack([total, torch.as_tensor(samples, dtype=total.dtype, device=device)])
 
 
 class LitModule(LightningModule):
@@ -58,7 +60,7 @@ class LitModule(LightningModule):
         normalize: Whether to take over the data module's statistics.
         optimizer: An optimizer of `torch.optim` by name.
         lr: Learning rate.
-        momentum: Momentum, of those optimizers that have it (SGD and RMSprop).
+        momentum: Momentum, of those optimizers that have it (SGD, RMSprop and Muon).
         weight_decay: Weight decay: decoupled in AdamW, which without it is Adam; an L2 penalty elsewhere.
         scheduler: Course of the learning rate: `none` (constant), `one-cycle`, `cosine` or `plateau`.
         compile: Whether to compile the network with `torch.compile`, which pays on long runs only.
@@ -183,7 +185,7 @@ class LitModule(LightningModule):
         taken = mean_loss.take(self.device)
         if self.trainer.world_size > 1:  # processes may have unequal shares
             taken = self.trainer.strategy.reduce(taken, reduce_op="sum")
-        return taken[0] / taken[1] if taken[1] else None
+        return (taken[0] / taken[1]).float() if taken[1] else None
 
     def _log_epoch(self, name: str, mean_loss: MeanLoss, metrics: MetricCollection | None = None) -> None:
         loss = self._epoch_mean(mean_loss)

@@ -28,7 +28,8 @@ def sample(logits: Tensor, temperature: float, top_k: int, top_p: float, generat
     """
     if temperature == 0:
         return logits.argmax(1, keepdim=True)
-    logits = logits / temperature
+    # The highest becomes 0, which no temperature makes infinite.
+    logits = (logits - logits.amax(1, keepdim=True)) / temperature
     if 0 < top_k < logits.shape[1]:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -math.inf)
     probabilities = logits.softmax(1)
@@ -95,7 +96,7 @@ class LitGPT(LitModule):
         self.net = GPT(vocab_size, context_length, num_layers, num_heads, width, dropout)
         self.example_input_array = torch.zeros(2, context_length, dtype=torch.long)
         # How many characters each token stands for; of a model that never saw a text, one.
-        self.register_buffer("token_lengths", torch.ones(vocab_size))
+        self.register_buffer("token_lengths", torch.ones(vocab_size, dtype=torch.long))
         self._characters = MeanLoss()  # for each token that was to be predicted
 
     def normalized(self, x: Tensor) -> Tensor:
@@ -112,18 +113,20 @@ class LitGPT(LitModule):
         matrices: dict[str, Any] = {"params": [p for p in self.net.blocks.parameters() if p.ndim == 2]}
         embedding: dict[str, Any] = {"params": [self.net.embedding.weight]}
         vectors: dict[str, Any] = {"params": [p for p in self.parameters() if p.ndim != 2], "weight_decay": 0.0}
-        if self.optimization["optimizer"]["class_path"] == "torch.optim.Muon":
-            matrices["adjust_lr_fn"] = "match_rms_adamw"  # so that one learning rate suits both
+        optimizer = self.optimization["optimizer"]
+        if optimizer["class_path"] == "torch.optim.Muon":
+            if not optimizer["init_args"].get("adjust_lr_fn"):
+                matrices["adjust_lr_fn"] = "match_rms_adamw"  # so that one learning rate suits both
             for rest in (embedding, vectors):
                 rest["optimizer"] = "torch.optim.AdamW"
         return [matrices, embedding, vectors]
 
     def _measure(self, batch: Batch, mean_loss: MeanLoss, metrics: MetricCollection) -> Tensor:
         _, scores, y = self._shared_step(batch, mean_loss)
-        count = self.task.num_samples(y)
-        # What is ignored has no length.
-        characters = (self.token_lengths[y.clamp(min=0)] * (y != IGNORED)).sum()
-        self._characters.update(characters / count, count)
+        known = y != IGNORED
+        count = known.sum()
+        characters = (self.token_lengths[y.clamp(min=0)] * known).sum()  # what is ignored has no length
+        self._characters.update(characters / count.clamp(min=1), count)
         return scores
 
     def _log_loss(self, name: str, loss: Tensor) -> None:
@@ -168,6 +171,7 @@ class LitGPT(LitModule):
 
         Raises:
             ModelError: If there is no prompt, or an option is impossible.
+            FloatingPointError: If the model has diverged, and its scores are no numbers.
         """
         if ids.ndim != 2 or not ids.shape[1]:
             raise ModelError(f"a prompt is (B, T) tokens, with T 1 or more, not {tuple(ids.shape)}.")
@@ -180,19 +184,25 @@ class LitGPT(LitModule):
         chosen = {name: self.hparams[name] if value is None else value for name, value in settings.items()}
         _check_sampling(**chosen)
         count = chosen.pop("max_new_tokens")
-        training = self.net.training
+        modes = {module: module.training for module in self.net.modules()}  # what is frozen may be in eval mode
         self.net.eval()
         try:
-            seen, cache, written = ids[:, -self.net.context_length :], self.net.make_cache(), []
+            seen, cache = ids[:, -self.net.context_length :], self.net.make_cache()
+            written: list[Tensor] = []
             for _ in range(count):
                 if seen.shape[1] > self.net.context_length:
                     seen, cache = seen[:, -max(1, self.net.context_length // 2) :], self.net.make_cache()
                 logits = self.net(seen[:, cache[0].length :], cache) if use_cache else self.net(seen)
+                if not written and not logits.isfinite().all():  # once: a GPU must be waited for
+                    raise FloatingPointError(
+                        "this model has diverged, and writes nothing; train it at a smaller --model.lr."
+                    )
                 written.append(sample(logits[:, -1].float(), **chosen, generator=generator))
                 seen = torch.cat([seen, written[-1]], dim=1)
             return torch.cat(written, dim=1) if written else ids[:, :0]
         finally:
-            self.net.train(training)
+            for module, mode in modes.items():
+                module.training = mode
 
 
 def _check_sampling(max_new_tokens: int, temperature: float, top_k: int, top_p: float) -> None:

@@ -29,12 +29,18 @@ def make_optimizer(config: Config, groups: list[dict[str, Any]], fused: bool = T
             An explicit `fused` among the arguments wins.
 
     Raises:
-        ModelError: If Muon is to train what is no matrix, or an argument has a value that it cannot have.
+        ModelError: If Muon is to train what is no matrix, or SparseAdam what has dense gradients, or an argument has a
+            value that it cannot have.
     """
     parts: dict[str, list[dict[str, Any]]] = {}
     for group in groups:
         own = {name: value for name, value in group.items() if name != "optimizer"}
         class_path: str = group.get("optimizer") or config["class_path"]
+        if class_path.endswith(".SparseAdam") and "optimizer" not in group:
+            raise ModelError(
+                "--optimizer SparseAdam: it trains sparse gradients alone, and here are others; give AdamW, beside "
+                "which --model.sparse true has SparseAdam by itself."
+            )
         parts.setdefault(class_path, []).append(own)
     made = [_make_one(path, config["init_args"], own, fused) for path, own in parts.items()]
     return made[0] if len(made) == 1 else CompositeOptimizer(made)
@@ -53,9 +59,11 @@ def _make_one(class_path: str, init_args: dict[str, Any], groups: list[dict[str,
         args["fused"] = True if args.get("fused") is None else args["fused"]
     try:
         optimizer: Optimizer = cls(groups, **args)
-    except ValueError as error:  # as of a learning rate of 0, with which SparseAdam does nothing
+    except ValueError as error:
         if not str(error).startswith("Invalid"):
             raise
+        if args.get("lr") == 0:  # with which SparseAdam would do nothing
+            raise ModelError(f"--model.lr 0 (or --optimizer.lr): {cls.__name__} needs more than 0.") from error
         raise ModelError(f"--model.optimizer {cls.__name__}: {error}; give another value.") from error
     for group in optimizer.param_groups:
         group["lr"] *= group.pop("lr_factor", 1)

@@ -225,6 +225,12 @@ class NextToken(Task):
     name = "next_token"
     losses = ("CrossEntropyLoss",)
 
+    def __init__(
+        self, num_outputs: int, loss: str | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__(num_outputs, loss, reduction, label_smoothing)
+        self.summed = reduction == "sum"
+
     def num_samples(self, y: Tensor) -> Tensor:
         """Count the tokens that are to be predicted."""
         return (y != IGNORED).sum()
@@ -235,8 +241,9 @@ class NextToken(Task):
 
     def loss(self, scores: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy of the softmax of the logits, `(B, T, num_outputs)`."""
-        result: Tensor = self.criterion(scores.flatten(0, 1), y.flatten())
-        return result
+        total = F.cross_entropy(scores.flatten(0, 1), y.flatten(), ignore_index=IGNORED, reduction="sum")
+        # There may be nothing to be predicted in a whole batch, of which the mean, or its gradient, is no number.
+        return total if self.summed else total / self.num_samples(y).clamp(min=1)
 
     def activate(self, scores: Tensor) -> Tensor:
         """Probability of every token to come next, shape `(B, T, num_outputs)`."""

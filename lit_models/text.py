@@ -9,7 +9,7 @@ from lit_models.base import LitModule
 from lit_models.encoders import BagEncoder, CNNEncoder, EncoderName, RecurrentEncoder, TransformerEncoder
 from lit_models.tasks import ModelError, check_dropout
 
-PAD = 0  # the id that fills the end of a row
+PAD, UNKNOWN = 0, 1  # the ids that fill the end of a row, and that stand for what was not seen
 HASH = 116_049_371  # fastText's
 
 
@@ -54,6 +54,7 @@ class TextNet(nn.Module):
         # Ten times smaller than torch's: what is seen rarely, or never, has less of a say from the start.
         with torch.no_grad():
             self.embedding.weight.mul_(0.1)
+            self.embedding.weight[UNKNOWN] = 0  # what was never seen has none, unless training meets it
         self.encoder: BagEncoder | CNNEncoder | RecurrentEncoder | TransformerEncoder
         if encoder == "bag":
             self.encoder = BagEncoder(embedding_dim)

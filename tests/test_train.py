@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules import CSVDataModule, DataError, DigitsDataModule
@@ -428,6 +429,13 @@ def test_bad_prompts_are_one_line(run: Run, mistake: Mistake, text: Path, tmp_pa
 )
 def test_a_mistake_with_a_text_is_one_line(mistake: Mistake, text: Path, flags: str, answer: str) -> None:
     assert answer in mistake(f"{GPT} --data.path {text} {flags}")
+
+
+def test_a_compiled_network_is_trained(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = nn.Module.compile
+    # Without a compiler behind it, which would take half a minute.
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled(module, backend="eager"))
+    assert "test_acc" in run("--max_epochs 1 --model.compile true").trainer.callback_metrics
 
 
 def test_folds_of_a_text_are_refused(mistake: Mistake, text: Path) -> None:

@@ -27,6 +27,13 @@ def test_it_ends_with_a_validation_of_its_last_step(run: Run, steps: int, capsys
     assert float(validated) == pytest.approx(summary["final"]["val_loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("least", ["--min_epochs 3", "--min_steps 9"])
+def test_a_least_length_does_not_put_the_validation_off(run: Run, least: str) -> None:
+    cli = run(f"{FLAGS} --max_steps 5 {least}")
+    assert cli.trainer.global_step == 5
+    assert torch.load(LAST.format(0).replace("last", "best"), weights_only=True)["global_step"] == 5
+
+
 @pytest.mark.parametrize("steps", [1, 10, 11, 12, 22])
 def test_it_goes_on_as_if_it_had_never_stopped(run: Run, steps: int) -> None:
     run(f"{FLAGS} --max_steps 26")

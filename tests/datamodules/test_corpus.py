@@ -9,6 +9,7 @@ from torch import Tensor
 
 from datamodules import DataError, TextCorpusDataModule
 from datamodules.base import Stage
+from datamodules.tokens import UNKNOWN, Tokenizer
 from datamodules.windows import IGNORED
 
 WORDS = ("the king", "a horse,", "my kingdom", "is", "not\n  for", "sale!\n", "äöü", "42", "<unk>")
@@ -85,10 +86,37 @@ def test_what_is_learned_is_learned_from_the_training_part(tmp_path: Path, capsy
 
 
 def test_rare_characters_give_way_to_a_limit(path: str, capsys: pytest.CaptureFixture[str]) -> None:
-    data = _data(path, vocab_size=10)
+    data = _data(path, vocab_size=20)
     data.setup("fit")
-    assert data.vocab_size == 10
+    assert data.vocab_size == 20
     assert "the text to train on: " in capsys.readouterr().out
+    batches = list(data.train_dataloader())
+    assert any((x == UNKNOWN).any() for x, _ in batches)
+    assert not any((y == UNKNOWN).any() for _, y in batches)
+
+
+def test_a_text_is_let_go_of_and_its_files_are_found_again(
+    path: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = _data(path)
+    data.setup("fit")
+    said = capsys.readouterr().out
+    assert "_text" not in data.__dict__
+    monkeypatch.delattr(Tokenizer, "_count")
+    monkeypatch.delattr(Tokenizer, "encode")
+    again = _data(path)
+    again.setup("fit")
+    assert capsys.readouterr().out == said
+    assert again.fingerprint == data.fingerprint
+    for stage, part in data._parts.items():
+        assert part.tokens.tolist() == again._parts[stage].tokens.tolist()
+
+
+def test_that_nothing_can_be_kept_is_said_once(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    data = _data(path, cache_dir=f"{path}/cache")
+    data.setup("fit")
+    assert len(list(data.train_dataloader())) > 0
+    assert capsys.readouterr().out.count("nothing can be kept there") == 1
 
 
 def test_the_lengths_of_tokens_add_up_to_the_text(path: str) -> None:
@@ -150,6 +178,7 @@ def test_a_text_of_one_line_has_a_prompt_too(tmp_path: Path) -> None:
         ({"num_folds": 3}, "--data.num_folds 3: a text is divided by position"),
         ({"vocab_size": 2}, "--data.vocab_size 2: chars need at least 3"),
         ({"tokenizer": "bpe", "vocab_size": 100}, "--data.vocab_size 100: bpe need at least 258"),
+        ({"vocab_size": 10}, "to train on, .* are not in the vocabulary .*; give a larger --data.vocab_size"),
         ({"context_length": 20_000}, "--data.context_length 20000: to train on, .* has .* characters in .* tokens"),
         ({"context_length": 3000}, "--data.context_length 3000: to validate on"),
         ({"test_fraction": 0.0005}, "--data.context_length 16: to test on"),
@@ -190,13 +219,34 @@ def test_another_text_is_tested_whole(path: str, tmp_path: Path, capsys: pytest.
     state = _trained(path)
     (tmp_path / "new.txt").write_text("sale! sale €" * 9)
     data = _loaded(str(tmp_path / "new.txt"), state)
-    assert len(_predicted(data, "test")) == 12 * 9 - 1
+    assert len(_predicted(data, "test")) == 12 * 9 - 1 - 9  # of which nine are unknown
     out = capsys.readouterr().out
     assert "new.txt is not what the model was trained on: all of its 108 tokens are used" in out
     assert "9 of 108 characters are not in the vocabulary ('€')" in out
+    (tmp_path / "new.txt").write_text("€¢" * 9)
+    with pytest.raises(DataError, match="no character to test on is in the vocabulary; give a text in the language"):
+        _loaded(str(tmp_path / "new.txt"), state).test_dataloader()
     (tmp_path / "new.txt").write_text("x")
     with pytest.raises(DataError, match="2 tokens or more"):
         _loaded(str(tmp_path / "new.txt"), state).test_dataloader()
+
+
+def test_a_text_that_can_hardly_be_read_is_not_trained_on(path: str, tmp_path: Path) -> None:
+    state = _trained(path)
+    (tmp_path / "new.txt").write_text("ж" * 990 + "the king\n" * 90, encoding="utf-8")
+    before, after = (_data(str(tmp_path / "new.txt")) for _ in range(2))
+    before.load_state_dict(state)
+    after.setup("fit")  # as Lightning does: the checkpoint comes after
+    after.load_state_dict(state)
+    answer = (
+        r"new\.txt: to train on, 990 of 1,458 characters are not in the vocabulary \('ж'\); train anew without "
+        "--ckpt_path, or take --data.tokenizer bpe"
+    )
+    with pytest.raises(DataError, match=answer):
+        before.setup("fit")
+    with pytest.raises(DataError, match=answer):
+        after.train_dataloader()
+    assert before.val_dataloader()
 
 
 @pytest.mark.parametrize("options", [{"tokenizer": "bpe"}, {"vocab_size": 50}, {"context_length": 8}])

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from datamodules import Samples
 from datamodules.base import Stage
-from datamodules.batches import Inputs
+from datamodules.batches import Inputs, Split
 from datamodules.errors import DataError
 from datamodules.own import OwnDataModule, physical_memory
 from lit_models import LitLogisticRegression
@@ -91,6 +92,43 @@ def test_other_data_are_tested_whole_and_in_their_order(tmp_path: Path) -> None:
         assert torch.equal(x[:, 0], torch.arange(-5, 12) + 0.5)
     assert torch.equal(torch.cat(list(other.predict_dataloader()[0]))[:, 0], torch.arange(-5, 12) + 0.5)
     assert torch.equal(other.statistics["mean"], data.statistics["mean"])
+
+
+class Ragged(Points):
+    """Numbers of which each has as many digits as it has."""
+
+    def _lengths(self, split: Split) -> Tensor | None:
+        return torch.tensor([len(str(value)) for value in split.samples.x[split.indices, 0].tolist()])
+
+
+def test_what_is_of_unequal_lengths_is_predicted_by_them_and_says_how(tmp_path: Path) -> None:
+    assert points(tmp_path / "a.txt").prediction_order is None
+    data = Ragged(str(tmp_path / "a.txt"), batch_size=2)
+    assert data.prediction_order is None  # who looks at the batches themselves finds the rows in their order
+    rows = data.unlabelled.x.index_select(0, torch.arange(40))
+    assert torch.equal(torch.cat(list(data.predict_dataloader()[0])), rows)
+    trainer = quiet_trainer()
+    trainer.predicting, trainer.predict_loop.return_predictions = True, False
+    data.trainer = trainer
+    order = data.prediction_order
+    assert order is not None
+    assert order.sort().values.equal(torch.arange(40))
+    batches = list(data.predict_dataloader()[0])
+    assert torch.equal(torch.cat(batches), data.unlabelled.x.index_select(0, order))
+    lengths = [len(str(value)) for value in torch.cat(batches)[:, 0].tolist()]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_predictions_that_are_given_back_are_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    class Same(LightningModule):
+        def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+            return batch
+
+    points(tmp_path / "a.txt")
+    data = Ragged(str(tmp_path / "a.txt"), batch_size=2)
+    given = quiet_trainer().predict(Same(), data)
+    rows = data.unlabelled.x.index_select(0, torch.arange(40))
+    assert torch.equal(torch.cat([batch for batch in given or [] if isinstance(batch, Tensor)]), rows)
 
 
 def test_a_moved_file_is_the_same_data(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from datamodules import DataError
-from datamodules.plain import find_texts, pieces, read_text, read_texts
+from datamodules.plain import find_text_files, pieces, read_text, read_texts
 
 
 @pytest.mark.parametrize(
@@ -24,13 +24,14 @@ from datamodules.plain import find_texts, pieces, read_text, read_texts
         "x" * 700_000,
         "\n" * 700_000,
         "a b\n  " * 90_000,
+        "words of one line " * 40_000,
     ],
     ids=lambda text: repr(text[:12]),
 )
 def test_pieces_are_the_text(text: str) -> None:
     found = list(pieces(text))
     assert "".join(found) == text
-    assert all(0 < len(piece) <= 2**18 + 1 for piece in found)
+    assert all(0 < len(piece) <= 4096 for piece in found)
 
 
 def test_a_stretch_is_taken_apart_as_if_it_were_all() -> None:
@@ -45,11 +46,15 @@ def test_line_breaks_stay_with_the_spaces_after_them() -> None:
     assert list(pieces("def f():\n    return 1\n\n\nx = 2\n")) == ["def f():\n    return 1\n\n\n", "x = 2\n"]
 
 
+def test_a_long_line_is_divided_between_words() -> None:
+    assert all(piece.startswith(" word") for piece in list(pieces("word word " * 5000))[1:])
+
+
 def test_a_folder_is_read_in_sorted_order_however_deep(tmp_path: Path) -> None:
     for name, text in {"b.txt": "two\n", "a/z.md": "one\n", "c": "", ".git/x": "no", "a/.y": "no"}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert [file.name for file in find_texts(str(tmp_path))] == ["z.md", "b.txt", "c"]
+    assert [file.name for file in find_text_files(str(tmp_path))] == ["z.md", "b.txt", "c"]
     assert read_texts(str(tmp_path), None) == "one\ntwo\n"
     assert read_texts(f"{tmp_path}/*.txt", None) == "two\n"
 

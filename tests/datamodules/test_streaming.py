@@ -436,6 +436,18 @@ def test_so_does_one_with_worker_processes(run: Run, path: str, step: int) -> No
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 
+# At the end of an epoch, in the first one, at its end by another flag, and in a later one.
+@pytest.mark.parametrize("end", ["--max_epochs 2", "--max_steps 4", "--max_steps 10", "--max_steps 14"])
+def test_a_finished_run_goes_on_with_the_batches_that_follow(run: Run, path: str, end: str) -> None:
+    flags = FLAGS.replace("--max_epochs 3", "").replace("one-cycle", "none")
+    run(f"{flags} --max_epochs 3")
+    run(f"{flags} {end}")
+    last = "runs/LitMLP-CSVDataModule/version_{}/checkpoints/last.ckpt"
+    run(f"--ckpt_path {last.format(1)} --max_epochs 3")
+    whole, resumed = (torch.load(last.format(version), weights_only=True)["state_dict"] for version in (0, 2))
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
 class Order(torch.nn.Module):
     """Notes the rows that a model is given."""
 

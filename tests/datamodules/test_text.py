@@ -1,6 +1,7 @@
 """Texts of one's own with labels: what is learned from them, and how a trained model meets others."""
 
 import csv
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,19 @@ def test_rows_without_text_or_label_are_left_out_and_counted(make: Make, capsys:
     )
 
 
+@pytest.mark.parametrize("columns", [{}, {"text_column": "text", "label_column": "label"}], ids=["found", "named"])
+def test_only_an_empty_text_is_missing(make: Make, columns: dict[str, str]) -> None:
+    signs = ["NA", "?", "null", "N/A", "nan", "-"]
+    content = "text,label\n" + "a b c,x\nd,y\n" * 20 + "".join(f"{sign},x\n" for sign in signs)
+    data = make(content + ",x\nd,NA\nd,-\n ,y\n", "t.csv", missing_values=["-"], test_fraction=0, **columns)
+    assert data.class_names == ["x", "y"]
+    assert sum(split.size for split in data.splits.values()) == 46
+    found = texts(data, data.predict_dataloader()[0])
+    assert len(found) == 50
+    assert {"na", "?", "null", "nan", "-"} < {*found}
+    assert list(data.row_keys()["text"])[40:46] == signs
+
+
 def test_texts_of_only_unknown_words_are_counted(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     data = make("good\tlove it\nbad\thate it\n" * 20 + "bad\txyzzy\n", min_count=2)
     data.setup("fit")
@@ -283,7 +297,7 @@ BAD: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "wrong encoding": (lines(rows()).encode() + b"bad\t\xe9\n", {}, "line 91: byte 0xe9 at offset 3385 is not utf-8"),
     "unknown encoding": (lines(rows()), {"encoding": "klingon"}, "--data.encoding klingon: Python knows no such"),
     "binary": (bytes(range(256)), {}, "texts.txt: this is no text (a NUL byte in line 1)"),
-    "unknown tokenizer": (lines(rows()), {"tokenizer": "wordz"}, "--data.tokenizer wordz: there is no such function"),
+    "unknown tokenizer": (lines(rows()), {"tokenizer": "wordz"}, "--data.tokenizer wordz: there is no such kind"),
     "no room": (lines(rows()), {"vocab_size": 2}, "--data.vocab_size 2"),
     "no length": (lines(rows()), {"max_length": 0}, "--data.max_length 0: give 1 or more"),
     "no count": (lines(rows()), {"min_count": 0}, "--data.min_count 0: give 1 or more"),
@@ -348,7 +362,7 @@ def test_the_state_is_primitives(state: dict[str, Any], workdir: Path) -> None:
     [
         ("new.txt", "love it\n\nzzz\n", {}),
         ("new.csv", "id,text\n1,love it\n2,\n3,zzz\n", {}),
-        ("one.csv", "text\nlove it\n ?\nzzz\n", {}),
+        ("one.csv", 'text\nlove it\n""\nzzz\n', {}),
         ("new.csv", "id,review\n1,love it\n2,\n3,zzz\n", {"text_column": "review"}),
         ("new.tab", "odd\tlove it\nodd\t\n\tzzz\n", {}),
         ("new.label", "ODD:x love it\nODD:x\nODD:y zzz\n", {}),
@@ -393,7 +407,7 @@ def test_other_texts_are_tested_whole_and_the_same_by_their_split(state: dict[st
     ("content", "message"),
     [
         ("text,label\nlove,good\nlove,odd\n", "new.csv, line 3: 'odd' in column label is none of the classes"),
-        ("text,stars\nlove,good\n", "--data.label_column label: new.csv: there is no column 'label', only text, stars"),
+        ("text,stars\nlove,good\n", "name yours by --data.label_column: there is no column 'label', only text, stars"),
     ],
 )
 def test_what_cannot_be_tested_is_one_line(state: dict[str, Any], workdir: Path, content: str, message: str) -> None:
@@ -406,7 +420,7 @@ def test_what_cannot_be_tested_is_one_line(state: dict[str, Any], workdir: Path,
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("id,txt\n1,love\n", "--data.text_column text: new.csv: there is no column 'text'; did you mean 'txt'?"),
+        ("id,txt\n1,love\n", "name yours by --data.text_column: there is no column 'text'; did you mean 'txt'?"),
         ("text,label\n,good\n", "new.csv: no row has anything in the column 'text'"),
         ("", "new.csv: the file is empty"),
     ],
@@ -466,3 +480,70 @@ def test_texts_go_through_the_front_door(run: Run, workdir: Path, capsys: pytest
     assert [found[0]["prediction"], found[2]["prediction"]] == ["bad", "good"]
     assert found[0].keys() == {"text", "prediction", "probability_bad", "probability_good"}
     run(f"test --ckpt_path {checkpoint}")
+
+
+TRAINED = "runs/LitTextClassifier-TextCSVDataModule/version_0/checkpoints/best.ckpt"
+
+
+def _train(run: Run, flags: str) -> None:
+    run(f"--model LitTextClassifier --data TextCSVDataModule --data.path texts.txt --max_epochs 1 {flags}")
+
+
+def _refused(run: Run, line: str, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        run(line)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["predict", "test"])
+def test_columns_that_nobody_named_are_said_to_be_those_of_the_training(
+    run: Run, make: Make, workdir: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    make()
+    _train(run, "")
+    (workdir / "new.csv").write_text("review,kind\nLove it so much,good\nHate it,bad\n")
+    line = f"{command} --ckpt_path {TRAINED} --data.path new.csv"
+    said = _refused(run, line, capsys)
+    assert "new.csv: this model was trained on the column text; name yours by --data.text_column: there is no" in said
+    assert "--data.text_column revi: new.csv: there is no" in _refused(run, f"{line} --data.text_column revi", capsys)
+    if command == "test":
+        said = _refused(run, f"{line} --data.text_column review", capsys)
+        assert "new.csv: this model was trained on the column label; name yours by --data.label_column:" in said
+        line += " --data.label_column kind"
+    run(f"{line} --data.text_column review")
+
+
+def test_an_encoding_is_that_of_one_file(
+    run: Run, make: Make, workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = lines(rows()).replace("so ", "s\u00e9 ")
+    make(content.encode("latin-1"), encoding="latin-1")
+    (workdir / "other.txt").write_bytes(content.encode("latin-1"))
+    _train(run, "--data.encoding latin-1 --data.test_path other.txt")
+    assert run(f"test --ckpt_path {TRAINED}").datamodule.hparams["encoding"] == "latin-1"
+    assert run(f"test --ckpt_path {TRAINED} --data.path ./texts.txt").datamodule.hparams["encoding"] == "latin-1"
+    (workdir / "new.txt").write_bytes("good\tLove s\u00e9\nbad\tHate caf\u00e9\n".encode())
+    run(f"test --ckpt_path {TRAINED} --data.path new.txt")
+    run(f"predict --ckpt_path {TRAINED} --data.path new.txt")
+    assert "caf\u00e9" in Path("predictions.csv").read_text(encoding="utf-8")
+    said = _refused(run, f"predict --ckpt_path {TRAINED} --data.path other.txt", capsys)
+    assert "is not utf-8; give --data.encoding" in said
+    run(f"predict --ckpt_path {TRAINED} --data.path other.txt --data.encoding latin-1")
+
+
+def test_a_function_in_a_checkpoint_is_not_run_unless_it_is_named(
+    run: Run, make: Make, workdir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    (workdir / "my_tokens.py").write_text("def cut(text):\n    return text.split()\n")
+    monkeypatch.syspath_prepend(str(workdir))
+    _train(run, "--data.tokenizer my_tokens.cut")
+    given = f"predict --ckpt_path {TRAINED} --data.tokenizer my_tokens.cut\n"
+    assert given in capsys.readouterr().out
+    monkeypatch.delitem(sys.modules, "my_tokens")
+    said = _refused(run, f"predict --ckpt_path {TRAINED}", capsys)
+    assert "taken apart by the function my_tokens.cut, which would be run here; give --data.tokenizer" in said
+    assert "my_tokens" not in sys.modules
+    run(given.strip())

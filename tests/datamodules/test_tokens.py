@@ -6,9 +6,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from tokenizers import trainers
 
 from datamodules.errors import DataError
-from datamodules.tokens import PAD, UNKNOWN, Tokenizer
+from datamodules.tokens import PAD, SPECIAL, UNKNOWN, Tokenizer, chunks
 
 TEXTS = ["the cat sat on the mat", "the dog sat", "a cat, a dog", "Über dem Fluß"] * 3
 STRANGE = ["<unk> <pad>", "  two  spaces\n\n\tand a tab \r\n", "北京 😀👍🏽 e\u0301", "\0\u2028", "<|endoftext|>", "'"]
@@ -110,6 +111,45 @@ def test_many_texts_are_encoded_as_each_alone() -> None:
     assert len(ids) == offsets[-1]
 
 
+@pytest.mark.parametrize("vocab_size", [3, 9, 400])
+@pytest.mark.parametrize("min_count", [1, 2])
+def test_characters_are_those_that_the_library_finds(vocab_size: int, min_count: int) -> None:
+    texts = [*TEXTS, *STRANGE, ""] * 3 + ["\U0010ffff\ud7ff\ue000\ufeff"]
+    quick = fitted("chars", texts, vocab_size, min_count)
+    library = Tokenizer("chars")._pipeline
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=vocab_size, min_frequency=min_count, special_tokens=SPECIAL, show_progress=False
+    )
+    library.train_from_iterator(texts, trainer)
+    assert quick.state == library.to_str()
+    unseen = [*texts, "zebra \U0001f993 \u1234", "<unk>"]
+    ids, offsets = quick.encode(iter(unseen))
+    found = [encoding.ids for encoding in library.encode_batch(unseen, add_special_tokens=False)]
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [token for some in found for token in some]
+    assert offsets.tolist() == np.cumsum([0, *map(len, found)]).tolist()
+
+
+def test_half_a_character_is_unknown_and_none_of_the_vocabulary() -> None:
+    tokenizer = fitted("chars", ["a\ud800b\udc00\ud83d"])
+    assert tokenizer.size == len(SPECIAL) + 2
+    assert (tokenizer.encode(["a\ud800b"])[0] == UNKNOWN).tolist() == [False, True, False]
+
+
+def test_characters_that_are_learned_anew_have_other_ids() -> None:
+    tokenizer = fitted("chars", ["aab"])
+    first = tokenizer.encode(["ab"])[0].tolist()
+    tokenizer.fit(["abb"], 10)
+    assert tokenizer.encode(["ba"])[0].tolist() == first
+
+
+def test_small_letters_that_are_two_characters() -> None:
+    tokenizer = fitted("chars", ["\u0130i"], lowercase=True)  # a capital I with a dot is an i and a dot
+    ids, offsets = tokenizer.encode(["\u0130", "I"])
+    assert offsets.tolist() == [0, 2, 3]
+    assert ids[0] == ids[2] != UNKNOWN
+
+
 def test_a_function_of_ones_own_gives_the_words() -> None:
     tokenizer = fitted("shlex.split", ['New "York City" is big'], lowercase=True)
     ids, offsets = tokenizer.encode(['"york city" New', "", "York"])
@@ -122,13 +162,22 @@ def test_no_word_of_a_function_is_taken_for_padding() -> None:
     assert PAD not in fitted("shlex.split", ["a b"]).encode(["a <pad> <unk>"])[0]
 
 
+def test_chunks_are_bounded_by_their_texts_and_by_their_characters() -> None:
+    texts = ["x" * 10] * 10_000 + ["y" * 600_000] * 5 + [""]
+    found = list(chunks(iter(texts)))
+    assert [text for some in found for text in some] == texts
+    assert max(map(len, found)) <= 4096
+    assert max(sum(map(len, some)) for some in found) < 1_600_000
+    assert list(chunks([])) == []
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("wordz", "--data.tokenizer wordz: there is no such function"),
+        ("wordz", "--data.tokenizer wordz: there is no such kind"),
         ("no_such_package.cut", "no_such_package.cut: there is no such function (No module named 'no_such_package'"),
         ("shlex.nothing", "has no attribute 'nothing'"),
-        ("", "there is no such function"),
+        ("", "there is no such kind"),
         ("math.pi", "--data.tokenizer math.pi: this is no function"),
     ],
 )
@@ -153,3 +202,8 @@ def test_a_vocabulary_has_room_for_something(kind: str, least: int) -> None:
     assert fitted(kind, TEXTS, vocab_size=least).size <= least
     with pytest.raises(DataError, match=f"--data.vocab_size {least - 1}: .* at least {least}"):
         fitted(kind, TEXTS, vocab_size=least - 1)
+
+
+def test_what_is_neither_a_kind_nor_in_a_module_is_refused() -> None:
+    with pytest.raises(DataError, match=r"--data.tokenizer jieba: there is no such kind; give words, chars, bpe, or"):
+        Tokenizer("jieba")

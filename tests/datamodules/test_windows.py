@@ -1,6 +1,6 @@
 """A long row of tokens, kept and taken in windows."""
 
-import random
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.batches import BatchSampler
-from datamodules.tokens import PAD, Tokenizer
+from datamodules.tokens import PAD, UNKNOWN, Tokenizer
 from datamodules.windows import IGNORED, TextCache, Windows, hashed
 
 TEXT = "A line.\n  And <unk> one, indented: äöü 日本語 🔥.\n\n" * 50
@@ -55,7 +55,7 @@ def test_windows_equal_a_loop(tmp_path: Path) -> None:
 
 
 def _encoded(folder: Path, kind: str) -> tuple[Tokenizer, NDArray[Any]]:
-    cache = TextCache(str(folder), "t")
+    cache = TextCache(str(folder), "t", hashed(TEXT))
     tokenizer = cache.fit(kind, 300 if kind == "bpe" else 1000, TEXT, 1000)
     return tokenizer, cache.encode(tokenizer, TEXT, 10, len(TEXT))
 
@@ -97,8 +97,9 @@ def test_what_is_damaged_is_made_anew(tmp_path: Path, damage: str) -> None:
 
 def test_a_vocabulary_too_large_for_two_bytes_takes_four(tmp_path: Path) -> None:
     text = "".join(map(chr, range(0x10000, 0x10000 + 70_000)))
-    tokenizer = TextCache(str(tmp_path), "t").fit("chars", 100_000, text, len(text))
-    tokens = TextCache(str(tmp_path), "t").encode(tokenizer, text, 0, len(text))
+    cache = TextCache(str(tmp_path), "t", hashed(text))
+    tokenizer = cache.fit("chars", 100_000, text, len(text))
+    tokens = cache.encode(tokenizer, text, 0, len(text))
     assert tokens.dtype == np.int32
     assert tokenizer.decode(tokens.tolist()) == text
 
@@ -107,12 +108,27 @@ def test_where_nothing_can_be_kept_it_is_made_each_time(tmp_path: Path, capsys: 
     (tmp_path / "file").write_text("")
     tokenizer, tokens = _encoded(tmp_path / "file" / "folder", "chars")
     assert tokenizer.decode(tokens.tolist()) == TEXT[10:]
-    assert "nothing can be kept there" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("nothing can be kept there") == 1
 
 
-def test_a_hash_is_that_of_the_stretch() -> None:
-    draw = random.Random(0)
-    for _ in range(20):
-        start, end = sorted(draw.choices(range(len(TEXT)), k=2))
-        assert hashed(TEXT, start, end) == hashed(TEXT[start:end])
-    assert hashed("a" + TEXT) != hashed(TEXT)
+def test_a_hash_is_that_of_the_whole_text() -> None:
+    for text in ("", TEXT, TEXT * 1000):
+        assert hashed(text) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_other_texts_and_stretches_have_tokens_of_their_own(tmp_path: Path) -> None:
+    tokenizer, tokens = _encoded(tmp_path, "chars")
+    for text, start in ((TEXT.upper(), 10), (TEXT, 11)):
+        found = TextCache(str(tmp_path), "t", hashed(text)).encode(tokenizer, text, start, len(text))
+        assert not np.array_equal(found, tokens)
+
+
+@pytest.mark.parametrize("size", [9, 12, 97])
+def test_what_is_unknown_is_read_and_never_predicted(size: int) -> None:
+    row = np.random.default_rng(size).integers(1, 4, size).astype(np.uint16)
+    windows = Windows(row, 4)
+    x, y = windows[windows.starts]
+    assert windows.unknown == (row == UNKNOWN).sum() > 0
+    assert x.flatten().tolist()[:size] == row.tolist()[: x.numel()]
+    told = y.flatten()[: size - 1].tolist()
+    assert told == [IGNORED if token == UNKNOWN else token for token in row[1:].tolist()]

@@ -128,6 +128,15 @@ def test_a_mean_loss_weighs_batches_by_their_samples() -> None:
     assert total.isnan()  # it must be seen, for it stops the training
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_mean_loss_of_many_batches_keeps_its_digits(dtype: torch.dtype) -> None:
+    mean, loss = MeanLoss(), torch.tensor(3.1, dtype=dtype)
+    for _ in range(20_000):
+        mean.update(loss, torch.tensor(700))
+    total, samples = mean.take(torch.device("cpu"))
+    assert (total / samples).item() == pytest.approx(loss.item(), rel=1e-7)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_logged_losses_are_the_mean_over_all_samples(reduction: Literal["mean", "sum"]) -> None:
     # With a learning rate of 0 the model stays what it is; the last batch is smaller than the others.

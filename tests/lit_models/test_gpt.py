@@ -226,6 +226,37 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> Non
         LitGPT(**options)
 
 
+def test_a_model_that_has_diverged_writes_nothing() -> None:
+    model = make()
+    model.net.embedding.weight.data.fill_(math.nan)
+    for temperature in (0, 1):
+        with pytest.raises(FloatingPointError, match=r"smaller --model\.lr"):
+            model.generate(prompts(), 3, temperature=temperature)
+
+
+def test_the_coldest_temperature_takes_the_likeliest() -> None:
+    model = make()
+    coldest = model.generate(prompts(), 20, temperature=1e-45)
+    assert torch.equal(coldest, model.generate(prompts(), 20, temperature=0))
+
+
+def test_muon_scales_its_steps_as_it_is_told() -> None:
+    model = make()
+    for asked, expected in (("original", "original"), (None, "match_rms_adamw")):
+        arguments = {"lr": 0.01, "adjust_lr_fn": asked}
+        model.optimizer_config = {"class_path": "torch.optim.Muon", "init_args": arguments}
+        made = make_optimizer(model.optimization["optimizer"], model.param_groups())
+        assert made.param_groups[0]["adjust_lr_fn"] == expected
+
+
+def test_what_is_frozen_stays_so() -> None:
+    model = make().train()
+    model.net.blocks[0].eval()
+    model.generate(prompts(), 3)
+    assert not model.net.blocks[0].training
+    assert model.net.blocks[1].training
+
+
 def test_what_cannot_be_read_is_refused() -> None:
     model = make()
     with pytest.raises(ModelError, match=r"9 tokens are more than --model\.context_length 8"):

@@ -202,3 +202,14 @@ def test_a_rate_of_0_is_possible(config: Any) -> None:  # noqa: ANN401  # a name
     optimizer.step()
     scheduler.step()
     assert config in GROUPS or all(group["lr"] == 0 for group in optimizer.param_groups)
+
+
+def test_dense_gradients_are_not_for_sparse_adam(net: nn.Module) -> None:
+    with pytest.raises(ModelError, match="--optimizer SparseAdam: it trains sparse gradients alone"):
+        _make(net, "SparseAdam")
+    marked = [{"params": list(net.parameters()), "optimizer": "torch.optim.SparseAdam"}]
+    config = {"class_path": "torch.optim.SparseAdam", "init_args": {"lr": 0.1}}
+    assert type(make_optimizer(config, marked)).__name__ == "SparseAdam"
+    config["init_args"] = {"lr": 0.0}
+    with pytest.raises(ModelError, match=r"--model.lr 0 .*: SparseAdam needs more than 0"):
+        make_optimizer(config, marked)

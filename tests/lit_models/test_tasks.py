@@ -8,7 +8,7 @@ from sklearn import metrics as reference
 from torch import Tensor
 
 from lit_models import ModelError
-from lit_models.tasks import Multiclass, Reduction, Regression, TaskName, make_task
+from lit_models.tasks import IGNORED, Multiclass, Reduction, Regression, TaskName, make_task
 
 REDUCTIONS: list[Reduction] = ["mean", "sum"]
 
@@ -176,3 +176,16 @@ def test_metrics_are_made_anew_each_time() -> None:
     metrics = task.metrics()
     metrics.update(torch.eye(3), torch.arange(3))
     assert task.metrics()["acc"].update_count == 0
+
+
+def test_a_batch_in_which_nothing_is_to_be_predicted_teaches_nothing() -> None:
+    task, scores = make_task("next_token", 5), torch.randn(2, 3, 5, requires_grad=True)
+    nothing = torch.full((2, 3), IGNORED)
+    loss = task.loss(scores, nothing)
+    loss.backward()
+    assert loss == 0
+    assert scores.grad is not None
+    assert not scores.grad.any()
+    some = nothing.clone()
+    some[0, 1] = 4
+    assert task.loss(scores, some).item() == pytest.approx(float(-scores[0, 1].log_softmax(0)[4]))

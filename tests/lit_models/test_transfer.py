@@ -540,7 +540,7 @@ class Rates(Callback):
         self.rates.append(_rates(trainer))
 
 
-@pytest.mark.parametrize("optimizer", get_args(OptimizerName))
+@pytest.mark.parametrize("optimizer", sorted({*get_args(OptimizerName)} - {"Muon"}))  # which trains matrices alone
 def test_the_backbone_learns_at_a_share_of_the_rate(file: str, optimizer: OptimizerName) -> None:
     rates = Rates()
     model = _transfer(file, unfreeze_epoch=1, optimizer=optimizer, lr=0.01, backbone_lr_factor=0.2)
