@@ -102,7 +102,10 @@ def _train(corpus: str, cache: str, options: str = "") -> KindlingCLI:
         os.chdir(folder)
         try:
             line = f"--config {RECIPE} --data.path {corpus} --data.cache_dir {cache} --accelerator cpu {options}"
-            return main(line.split())
+            cli = main(line.split())
+            for logger in cli.trainer.loggers:
+                logger.finalize("success")  # before its folder goes
+            return cli
         finally:
             os.chdir(before)
 

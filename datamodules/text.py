@@ -43,9 +43,9 @@ class TextCSVDataModule(LabelledDataModule):
     `label`, `text` and, of `LABEL:sub`, `fine_label`. `predict` takes any of these without labels too, and a file
     with a text in each line.
 
-    A batch is token ids, int64, `(B, T)`, with 0 after the end of the shorter texts, and the labels. Training and
-    evaluation put texts of similar length together. The tokenizer is fitted on the training texts and kept in the
-    checkpoint. Texts and their ids, of four bytes a token, stay in memory.
+    A batch is token ids, int64, `(B, T)`, with 0 after the end of the shorter texts, and the labels. Batches are of
+    texts of similar length. The tokenizer is fitted on the training texts and kept in the checkpoint. Texts and
+    their ids, of four bytes a token, stay in memory.
 
     Args:
         path: A file, a folder or a glob. `predict` predicts all of it; `test` tests all of it if it is not what the

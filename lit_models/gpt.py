@@ -44,7 +44,8 @@ class LitGPT(LitModule):
     """A small language model, which learns what comes next in a text, and writes.
 
     `val_loss` is in nats for each token; beside it stand its exponential, the perplexity, and bits per character, which
-    can be compared whatever the tokens are.
+    can be compared whatever the tokens are. `Muon` for an `optimizer` (Jordan et al. 2024) trains the matrices of the
+    blocks, and AdamW the rest.
 
     Args:
         vocab_size: How many different tokens there are.
@@ -60,8 +61,6 @@ class LitGPT(LitModule):
         task: The task; the next token.
         lr: Learning rate.
         weight_decay: Weight decay, of matrices alone.
-        optimizer: An optimizer of `torch.optim` by name. `Muon` (Jordan et al. 2024) trains the matrices of the blocks,
-            and AdamW the rest.
         kwargs: Options of `LitModule`.
 
     Raises:
