@@ -104,7 +104,7 @@ class LitTextClassifier(LitModule):
         pairs: For the bag, how many embeddings there are for pairs of successive tokens, which share them by a hash;
             0 leaves the order of the tokens out.
         sparse: For the bag, whether only the embeddings of a batch's tokens are updated, by `torch.optim.SparseAdam`,
-            which knows no weight decay; `optimizer` trains the rest. It pays from about 50,000 embeddings on.
+            which knows no weight decay; `optimizer` trains the rest. It pays from about 100,000 embeddings on.
         kwargs: Options of `LitModule`.
     """
 

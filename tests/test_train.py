@@ -114,6 +114,7 @@ def test_the_split_cannot_change_when_a_run_is_resumed(run: Run, capsys: pytest.
     assert "--data.seed 1: a run is resumed with its own splits and batches; it had 0." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_digits_are_learned_on_any_split(run: Run) -> None:
     figures = [float(run(f"--data.seed {seed}").trainer.callback_metrics["test_acc"]) for seed in range(5)]
     assert min(figures) >= 0.95
@@ -330,6 +331,7 @@ def test_a_users_own_model_trains_by_its_path(run: Run, workdir: Path, monkeypat
     assert cli.model.hparams["width"] == 16
 
 
+@pytest.mark.slow
 def test_two_processes_train_together(workdir: Path) -> None:
     command = f"{sys.executable} {ROOT}/train.py --accelerator cpu --devices 2 --strategy ddp --max_epochs 2"
     done = subprocess.run(

@@ -774,6 +774,7 @@ def test_a_damaged_file_among_others_is_one_line(mistake: Callable[[str], str], 
     assert "folder/2.parquet: a damaged Parquet file" in message
 
 
+@pytest.mark.slow
 def test_two_processes_stream_together(path: str, workdir: Path) -> None:
     line = (
         f"{ROOT}/train.py --data CSVDataModule --data.path {path} --data.streaming true --data.batch_size 16 "
