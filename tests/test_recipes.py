@@ -70,9 +70,11 @@ def test_a_bag_of_words_knows_what_a_question_asks_for(run: Run, data_dir: str) 
 
 
 @pytest.mark.slow
-def test_shakespeare_is_learned_in_a_third_of_nanogpts_steps(run: Run, data_dir: str) -> None:
+def test_shakespeare_is_learned_in_half_of_nanogpts_steps(run: Run, data_dir: str) -> None:
     path = TEXTS["gpt_shakespeare_char"].format(folder=Path(data_dir, "text"))
-    cli = run(f"--config {ROOT}/configs/gpt_shakespeare_char.yaml {path} --max_steps 667 --val_check_interval 667")
+    # By AdamW, which takes as long on every machine.
+    options = "--model.optimizer AdamW --model.lr 0.005 --max_steps 1000 --val_check_interval 1000"
+    cli = run(f"--config {ROOT}/configs/gpt_shakespeare_char.yaml {path} {options}")
     assert cli.summary.summary["best"]["val_loss"] <= 1.88
 
 
