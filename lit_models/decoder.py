@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_models.tasks import ModelError, check_dropout
+from lit_models.tasks import ModelError, check_dropout, check_sizes
 
 Rotation = tuple[Tensor, Tensor]  # cosine and sine of the angle of each position, `(T, head)`
 
@@ -130,16 +130,8 @@ class GPT(nn.Module):
     ) -> None:
         super().__init__()
         check_dropout(dropout)
-        sizes = {
-            "vocab_size": vocab_size,
-            "context_length": context_length,
-            "num_layers": num_layers,
-            "num_heads": num_heads,
-            "width": width,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ModelError(f"--model.{name} {size}: give 1 or more.")
+        check_sizes(vocab_size=vocab_size, context_length=context_length)
+        check_sizes(num_layers=num_layers, num_heads=num_heads, width=width)
         if width % (2 * num_heads):
             raise ModelError(
                 f"--model.width {width}: each of the --model.num_heads {num_heads} turns pairs of numbers; give a "

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lit_models.base import LitModule
 from lit_models.categories import split_features
-from lit_models.tasks import ModelError, check_dropout
+from lit_models.tasks import ModelError, check_dropout, check_sizes
 
 
 class TabMNet(nn.Module):
@@ -110,10 +110,7 @@ class LitTabM(LitModule):
     ) -> None:
         super().__init__(**kwargs)
         check_dropout(dropout)
-        sizes = {"k": k, "num_blocks": num_blocks, "width": width, "num_frequencies": num_frequencies}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ModelError(f"--model.{name} {value}: give 1 or more.")
+        check_sizes(k=k, num_blocks=num_blocks, width=width, num_frequencies=num_frequencies)
         if embedding_dim < 0:
             raise ModelError(f"--model.embedding_dim {embedding_dim}: give 0, for none, or more.")
         if frequency_scale <= 0:

@@ -37,6 +37,17 @@ def check_dropout(dropout: float) -> None:
         raise ModelError(f"--model.dropout {dropout}: give a share from 0 up to, but not including, 1.")
 
 
+def check_sizes(**sizes: int) -> None:
+    """Refuse sizes, by the names of their options, of which there is nothing.
+
+    Raises:
+        ModelError: If one is below 1.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ModelError(f"--model.{name} {size}: give 1 or more.")
+
+
 class Task(nn.Module):
     """Loss, activation and metrics of one kind of target.
 
@@ -228,7 +239,7 @@ class NextToken(Task):
     def __init__(
         self, num_outputs: int, loss: str | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
     ) -> None:
-        super().__init__(num_outputs, loss, reduction, label_smoothing)
+        super().__init__(num_outputs, loss, "sum", label_smoothing)
         self.summed = reduction == "sum"
 
     def num_samples(self, y: Tensor) -> Tensor:
@@ -241,7 +252,7 @@ class NextToken(Task):
 
     def loss(self, scores: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy of the softmax of the logits, `(B, T, num_outputs)`."""
-        total = F.cross_entropy(scores.flatten(0, 1), y.flatten(), ignore_index=IGNORED, reduction="sum")
+        total: Tensor = self.criterion(scores.flatten(0, 1), y.flatten())  # `IGNORED` is what torch ignores
         # There may be nothing to be predicted in a whole batch, of which the mean, or its gradient, is no number.
         return total if self.summed else total / self.num_samples(y).clamp(min=1)
 

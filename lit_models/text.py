@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lit_models.base import LitModule
 from lit_models.encoders import BagEncoder, CNNEncoder, EncoderName, RecurrentEncoder, TransformerEncoder
-from lit_models.tasks import ModelError, check_dropout
+from lit_models.tasks import ModelError, check_dropout, check_sizes
 
 PAD, UNKNOWN = 0, 1  # the ids that fill the end of a row, and that stand for what was not seen
 HASH = 116_049_371  # fastText's
@@ -131,16 +131,8 @@ class LitTextClassifier(LitModule):
             )
         super().__init__(**kwargs)
         check_dropout(dropout)
-        sizes = {
-            "embedding_dim": embedding_dim,
-            "max_length": max_length,
-            "width": width,
-            "num_layers": num_layers,
-            "num_heads": num_heads,
-        }
-        for name, value in sizes.items():
-            if value < 1:
-                raise ModelError(f"--model.{name} {value}: give 1 or more.")
+        check_sizes(embedding_dim=embedding_dim, max_length=max_length)
+        check_sizes(num_layers=num_layers, num_heads=num_heads, width=width)
         if vocab_size < 2:
             raise ModelError(f"--model.vocab_size {vocab_size}: there is padding, id 0, and 1 token or more.")
         if pairs < 0:
