@@ -2,6 +2,7 @@
 
 from callbacks.checkpoints import BestCheckpoint, EarlyStopping, LastCheckpoint
 from callbacks.last_step import LastStep
+from callbacks.layers import LayerStatistics
 from callbacks.mistakes import MistakeGrid
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import ProgressBar
@@ -14,6 +15,7 @@ __all__ = [
     "EarlyStopping",
     "LastCheckpoint",
     "LastStep",
+    "LayerStatistics",
     "MistakeGrid",
     "PredictionWriter",
     "ProgressBar",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MetricCollection
 
+from lit_models.init import InitName, initialize_weights
 from lit_models.optim import OptimizerName, SchedulerName, counts_steps, make_optimizer, make_scheduler
 from lit_models.standardize import Standardize
 from lit_models.tasks import ModelError, Reduction, Regression, TaskName, make_task
@@ -63,6 +64,7 @@ class LitModule(LightningModule):
         momentum: Momentum, of those optimizers that have it (SGD, RMSprop and Muon).
         weight_decay: Weight decay: decoupled in AdamW, which without it is Adam; an L2 penalty elsewhere.
         scheduler: Course of the learning rate: `none` (constant), `one-cycle`, `cosine` or `plateau`.
+        init: What the weights of the network begin as; see `initialize_weights`. By default as its layers have it.
         compile: Whether to compile the network with `torch.compile`, which pays on long runs only.
     """
 
@@ -81,6 +83,7 @@ class LitModule(LightningModule):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         scheduler: SchedulerName = "none",
+        init: InitName | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -101,6 +104,12 @@ class LitModule(LightningModule):
         self._settings: list[dict[str, Any]] = []  # of each parameter group, as configured
         self._settings_changed = False
         self._epoch_loss: tuple[Tensor, int] | None = None  # sum and count of the epoch that a checkpoint broke off
+
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401  # torch's signature
+        """Initialise the network by the scheme that was asked for, if any, as soon as a leaf has made it."""
+        super().__setattr__(name, value)
+        if name == "net" and self.hparams["init"] is not None:
+            initialize_weights(value, self.hparams["init"])
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute scores from raw inputs.
