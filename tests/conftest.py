@@ -5,10 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import train
 
 ROOT = Path(__file__).parent.parent
+
+# Processes that run tests at once share the cores: those who all want all of them wait for one another.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    threads = max(1, (os.cpu_count() or 1) // int(workers))
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that a test starts
 
 
 @pytest.fixture
