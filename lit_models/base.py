@@ -1,20 +1,19 @@
 """What every model shares: its steps, its logging, its optimizer, and the statistics it normalises by."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MetricCollection
 
 from lit_models.init import InitName, initialize_weights
-from lit_models.optim import OptimizerName, SchedulerName, counts_steps, make_optimizer, make_scheduler
+from lit_models.optim import OptimizerName, SchedulerName
+from lit_models.optimized import Optimized
 from lit_models.standardize import Standardize
-from lit_models.tasks import ModelError, Reduction, Regression, TaskName, make_task
+from lit_models.tasks import IGNORED, ModelError, Reduction, Regression, TaskName, make_task
 
 Batch = tuple[Tensor, Tensor]
 
@@ -30,14 +29,17 @@ class MeanLoss:
         self.total: Tensor | None = None
         self.samples: int | Tensor = 0
         self.last = torch.tensor(math.nan)  # of the latest batch
+        self.is_closed = False
 
     def update(self, loss: Tensor, size: int | Tensor) -> None:
-        """Add the mean loss of a batch of `size` samples."""
+        """Add the mean loss of a batch of `size` samples, or of weights that add up to it, unless this is closed."""
+        if self.is_closed:
+            return
         self.last = loss
         # In more digits than a loss has: in bfloat16, what is added to many batches would be lost.
         total = loss.to(torch.float32 if loss.device.type == "mps" else torch.float64) * size
         self.total = total if self.total is None else self.total.add_(total)
-        self.samples = self.samples + size
+        self.samples = self.samples + (size.to(total.dtype) if isinstance(size, Tensor) else size)
 
     def take(self, device: torch.device) -> Tensor:
         """Give the sum over all samples since the last time, and their number: shape `(2,)`."""
@@ -46,7 +48,7 @@ class MeanLoss:
         return torch.stack([total, torch.as_tensor(samples, dtype=total.dtype, device=device)])
 
 
-class LitModule(LightningModule):
+class LitModule(Optimized):
     """Base of all models. A leaf sets `self.net`, a plain `nn.Module` from normalised inputs to scores.
 
     Inputs are raw: uint8 images, which are scaled to [0, 1] here, or floating-point numbers. The statistics by which
@@ -58,12 +60,19 @@ class LitModule(LightningModule):
         loss: A loss of `torch.nn` by name that fits the task; by default mean squared error or cross-entropy.
         reduction: Whether a step descends along the mean or the sum of its samples' losses. What is logged is the mean.
         label_smoothing: Share of a label that is spread over all classes.
+        class_weights: How much the samples of each class count; in a binary task two numbers, of classes 0 and 1.
+        ignore_index: The label of samples that count in no loss and no metric, of a multiclass task.
         normalize: Whether to take over the data module's statistics.
-        optimizer: An optimizer of `torch.optim` by name.
-        lr: Learning rate.
+        optimizer: An optimizer of `torch.optim` by name. Muon and SparseAdam train what they can, and AdamW the rest;
+            LBFGS, with a line search, evaluates a batch several times in each step, and wants large ones.
+        lr: Learning rate; 1 suits LBFGS.
         momentum: Momentum, of those optimizers that have it (SGD, RMSprop and Muon).
-        weight_decay: Weight decay: decoupled in AdamW, which without it is Adam; an L2 penalty elsewhere.
-        scheduler: Course of the learning rate: `none` (constant), `one-cycle`, `cosine` or `plateau`.
+        weight_decay: Weight decay of all but vectors, as biases are: decoupled in AdamW, which without it is Adam, and
+            in Muon; an L2 penalty elsewhere. LBFGS, Rprop and SparseAdam have none.
+        layer_decay: The learning rate of each layer, as a share of that of the next one towards the output.
+        scheduler: Course of the learning rate: `none` (constant), `one-cycle`, `cosine`, `step` (a tenth every 10
+            epochs), `exponential` (0.95 of it every epoch) or `plateau`.
+        warmup_steps: In how many steps the learning rate rises before the `cosine` begins.
         init: What the weights of the network begin as; see `initialize_weights`. By default as its layers have it.
         compile: Whether to compile the network with `torch.compile`, which pays on long runs only.
     """
@@ -77,33 +86,37 @@ class LitModule(LightningModule):
         loss: str | None = None,
         reduction: Reduction = "mean",
         label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        ignore_index: int = IGNORED,
         normalize: bool = True,
         optimizer: OptimizerName = "AdamW",
         lr: float = 1e-3,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
+        layer_decay: float = 1.0,
         scheduler: SchedulerName = "none",
+        warmup_steps: int = 0,
         init: InitName | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # once, for every leaf: Lightning collects the arguments of all their constructors
-        for name, value in {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}.items():
-            if value < 0:
-                raise ModelError(f"--model.{name} {value}: give 0 or more.")
+        for name in ("lr", "momentum", "weight_decay", "warmup_steps"):
+            if self.hparams[name] < 0:
+                raise ModelError(f"--model.{name} {self.hparams[name]}: give 0 or more.")
+        if not 0 < layer_decay <= 1:
+            raise ModelError(f"--model.layer_decay {layer_decay}: give a share above 0, up to 1.")
+        if class_weights is not None:  # an array or a tensor would be no primitive
+            self.hparams["class_weights"] = [float(weight) for weight in class_weights]
         self.num_outputs = num_outputs
-        self.task = make_task(task, num_outputs, loss, reduction, label_smoothing)
+        self.task = make_task(task, num_outputs, loss, reduction, label_smoothing, class_weights, ignore_index)
         self.standardize = Standardize()
         self.train_loss, self.val_loss, self.test_loss = MeanLoss(), MeanLoss(), MeanLoss()
         metrics = self.task.metrics()
         self.val_metrics = metrics.clone(prefix="val_")
         self.test_metrics = metrics.clone(prefix="test_")
-        # LightningCLI's --optimizer and --lr_scheduler groups; where given, they win over the arguments above.
-        self.optimizer_config: dict[str, Any] | None = None
-        self.lr_scheduler_config: dict[str, Any] | None = None
-        self._settings: list[dict[str, Any]] = []  # of each parameter group, as configured
-        self._settings_changed = False
-        self._epoch_loss: tuple[Tensor, int] | None = None  # sum and count of the epoch that a checkpoint broke off
+        # Sum and count of the epoch that a checkpoint broke off.
+        self._epoch_loss: tuple[Tensor, int | Tensor] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401  # torch's signature
         """Initialise the network by the scheme that was asked for, if any, as soon as a leaf has made it."""
@@ -171,8 +184,13 @@ class LitModule(LightningModule):
     # What is measured is accumulated without a word to the Trainer, and logged once an epoch: a `self.log` in every
     # step would cost as much as the step of a small model.
 
+    def on_after_backward(self) -> None:
+        """Count a batch once, however often LBFGS evaluates it: the first time."""
+        self.train_loss.is_closed = True
+
     def on_train_batch_end(self, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int) -> None:
         """Log the loss of every `log_every_n_steps`-th step."""
+        self.train_loss.is_closed = False
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it without a type
         if self.global_step % every == 0 and self.train_loss.total is not None:
             self.log("train_loss_step", self.train_loss.last)
@@ -226,98 +244,26 @@ class LitModule(LightningModule):
         if isinstance(self.task, Regression) and "target_mean" in statistics:
             self.task.standardize.set(statistics["target_mean"], statistics["target_std"])
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Make the optimizer and the scheduler that `optimization` describes."""
-        config, trainer = self.optimization, self.trainer
-        # Gradients are clipped before the optimizer sees them, but under a 16-bit scaler a fused one unscales them.
-        fused = not (trainer.gradient_clip_val and str(trainer.precision) == "16-mixed")
-        optimizer = make_optimizer(config["optimizer"], self.param_groups(), fused)
-        scheduler = None
-        if config["scheduler"] != "none":
-            scheduler = make_scheduler(config["scheduler"], optimizer, trainer.estimated_stepping_batches)
-        self._settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-        if scheduler is None:
-            return optimizer
-        watched = "val_loss" if trainer.enable_validation else "train_loss"
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {
-                "scheduler": scheduler,
-                "interval": "step" if counts_steps(scheduler) else "epoch",
-                # Only a plateau is looked for in a metric; where validation is rare, so is the look.
-                "monitor": getattr(scheduler, "monitor", watched),
-                "frequency": trainer.check_val_every_n_epoch or 1 if isinstance(scheduler, ReduceLROnPlateau) else 1,
-                "strict": False,
-            },
-        }
-
     def prepare_weights(self) -> None:
         """Get what a first fit begins with, before the data are read; here nothing."""
 
-    def param_groups(self) -> list[dict[str, Any]]:
-        """What is trained, as `torch.optim` takes it: groups of `params`, with an `lr_factor` where it is not 1."""
-        return [{"params": list(self.parameters())}]
-
-    @property
-    def _lr_factors(self) -> list[float]:
-        return [group.get("lr_factor", 1) for group in self.param_groups()]
-
-    @property
-    def optimization(self) -> dict[str, Any]:
-        """What trains this model, in primitives: `optimizer` (class path and arguments) and `scheduler`."""
-        return _optimization(self.hparams, self.optimizer_config, self.lr_scheduler_config)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add which class this is, what LightningCLI was told of its optimizer, and the loss of an unfinished epoch."""
+        """Add which class this is, how it is trained, and the loss of an unfinished epoch."""
+        super().on_save_checkpoint(checkpoint)
         cls = type(self)
         checkpoint["class_path"] = f"{cls.__module__}.{cls.__qualname__}"
-        checkpoint["optimizer_config"] = self.optimizer_config
-        checkpoint["lr_scheduler_config"] = self.lr_scheduler_config
-        checkpoint["lr_factors"] = self._lr_factors
         if self.train_loss.total is not None:
             checkpoint["epoch_loss"] = [self.train_loss.total, self.train_loss.samples]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the optimizer and the schedule of now win over those in the checkpoint.
-
-        Their saved states hold settings beside the running state: left alone, a new learning rate or more epochs would
-        be silently ignored when a run is resumed.
-        """
+        """Let the settings of now win over those in the checkpoint, and keep the loss of an unfinished epoch."""
+        super().on_load_checkpoint(checkpoint)
         self._epoch_loss = checkpoint.get("epoch_loss")
-        now = self.optimization
-        configs = checkpoint.get("optimizer_config"), checkpoint.get("lr_scheduler_config")
-        saved = _optimization({**self.hparams, **checkpoint.get("hyper_parameters", {})}, *configs)
-        factors = checkpoint.get("lr_factors", self._lr_factors)
-        self._settings_changed = (saved, factors) != (now, self._lr_factors)
-        regrouped = len(factors) != len(self._lr_factors)  # more is trained now, or less
-        if saved["optimizer"]["class_path"] != now["optimizer"]["class_path"] or regrouped:
-            checkpoint["optimizer_states"] = []
-        if saved["scheduler"] != now["scheduler"] or regrouped:
-            checkpoint["lr_schedulers"] = []
-        for state in checkpoint.get("lr_schedulers", []):
-            for setting in ("total_steps", "_schedule_phases", "base_lrs"):
-                state.pop(setting, None)
 
     def on_train_start(self) -> None:
-        """Go on with a broken-off epoch's loss, and apply changed settings now that the optimizer's state is back."""
+        """Apply changed settings, and go on with a broken-off epoch's loss."""
+        super().on_train_start()
+        self.train_loss.is_closed = False
         if self._epoch_loss is not None:
             self.train_loss.total, self.train_loss.samples = self._epoch_loss[0].to(self.device), self._epoch_loss[1]
             self._epoch_loss = None
-        if not self._settings_changed:
-            return
-        optimizer, scheduler = self.trainer.optimizers[0], self.lr_schedulers()
-        for group, settings in zip(optimizer.param_groups, self._settings, strict=True):
-            group.update(settings)
-        if isinstance(scheduler, LRScheduler) and counts_steps(scheduler):
-            scheduler.last_epoch = self.global_step - 1  # once more to where it must be, now by the new settings
-            scheduler.step()
-
-
-def _optimization(
-    hparams: Mapping[str, Any], optimizer: dict[str, Any] | None, lr_scheduler: dict[str, Any] | None
-) -> dict[str, Any]:
-    own = {
-        "class_path": f"torch.optim.{hparams['optimizer']}",
-        "init_args": {name: hparams[name] for name in ("lr", "momentum", "weight_decay")},
-    }
-    return {"optimizer": optimizer or own, "scheduler": lr_scheduler or hparams["scheduler"]}

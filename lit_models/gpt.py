@@ -107,19 +107,6 @@ class LitGPT(LitModule):
         if "token_lengths" in statistics:
             self.token_lengths.copy_(statistics["token_lengths"])
 
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The matrices of the blocks; the embedding; and what is no matrix, which does not decay."""
-        matrices: dict[str, Any] = {"params": [p for p in self.net.blocks.parameters() if p.ndim == 2]}
-        embedding: dict[str, Any] = {"params": [self.net.embedding.weight]}
-        vectors: dict[str, Any] = {"params": [p for p in self.parameters() if p.ndim != 2], "weight_decay": 0.0}
-        optimizer = self.optimization["optimizer"]
-        if optimizer["class_path"] == "torch.optim.Muon":
-            if not optimizer["init_args"].get("adjust_lr_fn"):
-                matrices["adjust_lr_fn"] = "match_rms_adamw"  # so that one learning rate suits both
-            for rest in (embedding, vectors):
-                rest["optimizer"] = "torch.optim.AdamW"
-        return [matrices, embedding, vectors]
-
     def _measure(self, batch: Batch, mean_loss: MeanLoss, metrics: MetricCollection) -> Tensor:
         _, scores, y = self._shared_step(batch, mean_loss)
         known = y != IGNORED

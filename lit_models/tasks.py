@@ -1,6 +1,8 @@
 """What a kind of target means: the one place that knows which loss, activation and metrics belong together."""
 
-from typing import ClassVar, Literal
+import difflib
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -56,30 +58,74 @@ class Task(nn.Module):
         loss: A loss of `torch.nn` by name, one of `losses`; the first of them by default.
         reduction: Whether the loss of a batch is the mean or the sum over its samples.
         label_smoothing: Share of a label that is spread over all classes, 0 to 1 (Szegedy et al. 2016).
+        class_weights: How much the samples of each class count: two numbers in a binary task, of class 0 and of class
+            1, and `num_outputs` in a multiclass one, whose mean is divided by the weights of the batch's samples.
+        ignore_index: The label of samples that count in no loss and no metric, of a multiclass task.
 
     Raises:
-        ModelError: If the loss or the smoothing does not fit the task.
+        ModelError: If the loss, or one of its options, does not fit the task.
     """
 
     name: ClassVar[TaskName]
     losses: ClassVar[tuple[str, ...]]
+    class_weights: Tensor | None
 
     def __init__(
-        self, num_outputs: int, loss: str | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
+        self,
+        num_outputs: int,
+        loss: str | None = None,
+        reduction: Reduction = "mean",
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        ignore_index: int = IGNORED,
     ) -> None:
         super().__init__()
-        chosen = loss or self.losses[0]
-        if chosen not in self.losses:
-            raise ModelError(f"--model.loss {chosen}: a {self.name} task takes {' or '.join(self.losses)}.")
-        if label_smoothing and self.name == "regression":
-            raise ModelError(f"--model.label_smoothing {label_smoothing}: a regression has no labels to smooth.")
-        if label_smoothing and self.name == "next_token":
-            raise ModelError(f"--model.label_smoothing {label_smoothing}: perplexity is that of the unsmoothed loss.")
-        if not 0 <= label_smoothing <= 1:
-            raise ModelError(f"--model.label_smoothing {label_smoothing}: give a share from 0 to 1.")
         self.num_outputs = num_outputs
+        self.chosen = loss or self.losses[0]
+        self.reduction = reduction
         self.label_smoothing = label_smoothing
-        self.criterion: nn.Module = getattr(nn, chosen)(reduction=reduction)
+        self.ignore_index = ignore_index
+        weights = None if class_weights is None else torch.tensor([float(weight) for weight in class_weights])
+        self.register_buffer("class_weights", weights, persistent=False)  # they are among the hyperparameters
+        self._check()
+
+    def _check(self) -> None:
+        outputs = self.num_outputs
+        if self.name == "binary" and outputs != 1:
+            raise ModelError(f"--model.num_outputs {outputs}: a binary task has 1 output, the score of class 1.")
+        if self.name == "multiclass" and outputs < 2:
+            raise ModelError(f"--model.num_outputs {outputs}: a multiclass task has an output for each class.")
+        if self.chosen not in self.losses:
+            raise ModelError(f"--model.loss {self.chosen}: {self._remedy()}")
+        smoothing, ignored, weights = self.label_smoothing, self.ignore_index, self.class_weights
+        if smoothing and self.name == "regression":
+            raise ModelError(f"--model.label_smoothing {smoothing}: a regression has no labels to smooth.")
+        if smoothing and self.name == "next_token":
+            raise ModelError(f"--model.label_smoothing {smoothing}: perplexity is that of the unsmoothed loss.")
+        if not 0 <= smoothing <= 1:
+            raise ModelError(f"--model.label_smoothing {smoothing}: give a share from 0 to 1.")
+        if ignored != IGNORED and self.name != "multiclass":
+            why = f"next tokens are left out by {IGNORED}" if self.name == "next_token" else "no target is left out"
+            raise ModelError(f"--model.ignore_index {ignored}: in a {self.name} task {why}; leave it out.")
+        if weights is None:
+            return
+        what = f"--model.class_weights {[round(weight, 4) for weight in weights.tolist()]}"
+        if self.name in ("regression", "next_token"):
+            raise ModelError(f"{what}: a {self.name} task has no classes to weigh; leave it out.")
+        if len(weights) != max(2, outputs):
+            raise ModelError(f"{what}: there are {max(2, outputs)} classes; give a weight for each.")
+        if not weights.isfinite().all() or (weights < 0).any() or not weights.any():
+            raise ModelError(f"{what}: give numbers of 0 or more, not all of them 0.")
+
+    def _remedy(self) -> str:
+        """Say which loss to give instead of the one that was chosen."""
+        fitting = " or ".join(self.losses)
+        if self.chosen in ("BCELoss", "NLLLoss") and self.name != "regression":
+            return f"it takes probabilities or their logarithms, and networks give logits; give {fitting}."
+        if hasattr(nn, self.chosen):
+            return f"a {self.name} task takes {fitting}."
+        near = difflib.get_close_matches(self.chosen, self.losses, n=1, cutoff=0.4)
+        return f"torch.nn has none of this name; {f'did you mean {near[0]}?' if near else f'give {fitting}.'}"
 
     def num_samples(self, y: Tensor) -> int | Tensor:
         """Count the samples of a batch, over which the logged loss is the mean."""
@@ -116,10 +162,9 @@ class Regression(Task):
     name = "regression"
     losses = ("MSELoss", "L1Loss", "HuberLoss", "SmoothL1Loss")
 
-    def __init__(
-        self, num_outputs: int, loss: str | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
-    ) -> None:
-        super().__init__(num_outputs, loss, reduction, label_smoothing)
+    def __init__(self, num_outputs: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(num_outputs, *args, **kwargs)
+        self.criterion: nn.Module = getattr(nn, self.chosen)(reduction=self.reduction)
         self.standardize = Standardize()
 
     def num_terms(self, scores: Tensor, y: Tensor) -> int:
@@ -159,20 +204,14 @@ class Binary(Task):
     name = "binary"
     losses = ("BCEWithLogitsLoss",)
 
-    def __init__(
-        self, num_outputs: int, loss: str | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
-    ) -> None:
-        if num_outputs != 1:
-            raise ModelError(f"--model.num_outputs {num_outputs}: a binary task has 1 output, the score of class 1.")
-        super().__init__(num_outputs, loss, reduction, label_smoothing)
-
     def loss(self, scores: Tensor, y: Tensor) -> Tensor:
         """Binary cross-entropy of the logits."""
-        target = y.reshape(scores.shape).to(scores.dtype)
+        label = y.reshape(scores.shape)
+        target = label.to(scores.dtype)
         if self.label_smoothing:
             target = target.lerp(torch.full_like(target, 0.5), self.label_smoothing)
-        result: Tensor = self.criterion(scores, target)
-        return result
+        weights = None if self.class_weights is None else self.class_weights[label.long()]
+        return F.binary_cross_entropy_with_logits(scores, target, weights, reduction=self.reduction)
 
     def average(self, scores: Tensor) -> Tensor:
         """Give the logits of the mean probabilities."""
@@ -197,81 +236,60 @@ class Binary(Task):
 class Multiclass(Task):
     """One of several classes: targets `(B,)`, class indices; one logit for each class."""
 
-    name = "multiclass"
+    name: ClassVar[TaskName] = "multiclass"
     losses = ("CrossEntropyLoss",)
 
-    def __init__(
-        self, num_outputs: int, loss: str | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
-    ) -> None:
-        if num_outputs < 2:
-            raise ModelError(f"--model.num_outputs {num_outputs}: a multiclass task has an output for each class.")
-        super().__init__(num_outputs, loss, reduction, label_smoothing)
-        self.criterion = nn.CrossEntropyLoss(reduction=reduction, label_smoothing=label_smoothing)
+    def num_samples(self, y: Tensor) -> Tensor:
+        """Count the samples that are not ignored, or add their weights up."""
+        counted = y != self.ignore_index
+        if self.class_weights is None:
+            return counted.sum()
+        return (self.class_weights[y.where(counted, 0).long()] * counted).sum()
+
+    def num_terms(self, scores: Tensor, y: Tensor) -> Tensor:
+        """Count the terms of a summed loss: one for each sample, with its weight; 1 where there are none."""
+        terms = self.num_samples(y)
+        return terms.masked_fill(terms == 0, 1)
 
     def loss(self, scores: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy of the softmax of the logits."""
-        result: Tensor = self.criterion(scores, y)
-        return result
+        # torch's mean of nothing is no number, nor is its gradient. A look at what counts would have a GPU waited for;
+        # to divide the sum would cost small models on a CPU 2 % of a step.
+        is_mean = self.reduction == "mean" and y.device.type == "cpu" and bool(self.num_samples(y))
+        options: dict[str, Any] = {"ignore_index": self.ignore_index, "label_smoothing": self.label_smoothing}
+        reduction = "mean" if is_mean else "sum"
+        result = F.cross_entropy(scores.flatten(0, -2), y.flatten(), self.class_weights, reduction=reduction, **options)
+        return result if is_mean or self.reduction == "sum" else result / self.num_terms(scores, y)
 
     def average(self, scores: Tensor) -> Tensor:
         """Give the logarithms of the mean probabilities, up to a constant."""
         return scores.log_softmax(2).logsumexp(1)
 
     def activate(self, scores: Tensor) -> Tensor:
-        """Probability of every class, shape `(B, num_outputs)`."""
-        return scores.softmax(1)
+        """Probability of every class, shape `(B, num_outputs)`; in a next-token task, of every token to come next."""
+        return scores.softmax(-1)
 
     def metrics(self) -> MetricCollection:
         """Accuracy over all samples, and the mean of the classes' F1 scores."""
+        options: dict[str, Any] = {"ignore_index": self.ignore_index, "validate_args": False}
         metrics: dict[str, Metric | MetricCollection] = {
-            "acc": MulticlassAccuracy(self.num_outputs, average="micro", validate_args=False),
-            "f1": MulticlassF1Score(self.num_outputs, validate_args=False),
+            "acc": MulticlassAccuracy(self.num_outputs, average="micro", **options),
+            "f1": MulticlassF1Score(self.num_outputs, **options),
         }
         return MetricCollection(metrics)
 
 
-class NextToken(Task):
-    """The token after each token of a text: targets `(B, T)`, ids, or `IGNORED`; a logit for each id."""
+class NextToken(Multiclass):
+    """The token after each token of a text: targets `(B, T)`, ids, or `IGNORED`; a logit for each id, `(B, T, K)`."""
 
     name = "next_token"
-    losses = ("CrossEntropyLoss",)
-
-    def __init__(
-        self, num_outputs: int, loss: str | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
-    ) -> None:
-        super().__init__(num_outputs, loss, "sum", label_smoothing)
-        self.summed = reduction == "sum"
-
-    def num_samples(self, y: Tensor) -> Tensor:
-        """Count the tokens that are to be predicted."""
-        return (y != IGNORED).sum()
-
-    def num_terms(self, scores: Tensor, y: Tensor) -> Tensor:
-        """Count the terms of a summed loss: one for each token."""
-        return self.num_samples(y)
-
-    def loss(self, scores: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy of the softmax of the logits, `(B, T, num_outputs)`."""
-        total: Tensor = self.criterion(scores.flatten(0, 1), y.flatten())  # `IGNORED` is what torch ignores
-        # There may be nothing to be predicted in a whole batch, of which the mean, or its gradient, is no number.
-        return total if self.summed else total / self.num_samples(y).clamp(min=1)
-
-    def activate(self, scores: Tensor) -> Tensor:
-        """Probability of every token to come next, shape `(B, T, num_outputs)`."""
-        return scores.softmax(-1)
 
     def metrics(self) -> MetricCollection:
         """Nothing but the loss, from which perplexity and bits per character follow."""
         return MetricCollection({})
 
 
-def make_task(
-    task: TaskName,
-    num_outputs: int,
-    loss: str | None = None,
-    reduction: Reduction = "mean",
-    label_smoothing: float = 0.0,
-) -> Task:
+def make_task(task: TaskName, num_outputs: int, *args: Any, **kwargs: Any) -> Task:
     """Make the task of this name; see `Task` for the arguments."""
     classes: dict[TaskName, type[Task]] = {cls.name: cls for cls in (Regression, Binary, Multiclass, NextToken)}
-    return classes[task](num_outputs, loss, reduction, label_smoothing)
+    return classes[task](num_outputs, *args, **kwargs)

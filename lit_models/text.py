@@ -178,11 +178,3 @@ class LitTextClassifier(LitModule):
                 "--model.sparse false."
             )
         super().setup(stage)
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The rest, and the embeddings with an optimizer for sparse gradients, if they have such."""
-        if not self.sparse:
-            return super().param_groups()
-        embeddings = list(self.net.embedding.parameters())
-        rest = [*self.net.encoder.parameters(), *self.net.head.parameters()]
-        return [{"params": rest}, {"params": embeddings, "optimizer": "torch.optim.SparseAdam"}]

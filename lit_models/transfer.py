@@ -265,9 +265,7 @@ class LitTransfer(LitModule):
     def _freeze_or_unfreeze(self) -> None:
         self.net.freeze(self.unfreeze_epoch is None or self.current_epoch < self.unfreeze_epoch)
 
-    def param_groups(self) -> list[dict[str, Any]]:
+    def trained(self) -> dict[str, float]:
         """The head, and the backbone, if it is ever to learn, with a smaller learning rate."""
-        groups: list[dict[str, Any]] = [{"params": list(self.net.head.parameters())}]
-        if self.unfreeze_epoch is not None:
-            groups.append({"params": list(self.net.backbone.parameters()), "lr_factor": self.backbone_lr_factor})
-        return groups
+        backbone = {} if self.unfreeze_epoch is None else {"net.backbone.": self.backbone_lr_factor}
+        return {"net.head.": 1.0, **backbone}

@@ -1,8 +1,9 @@
 """A Trainer for tests: on the CPU, silent, writing nothing unless asked to."""
 
+from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 
 def quiet_trainer(**options: Any) -> Trainer:
@@ -16,3 +17,11 @@ def quiet_trainer(**options: Any) -> Trainer:
         "enable_model_summary": False,
     }
     return Trainer(**{**defaults, **options})
+
+
+def keep(model: LightningModule, path: Path) -> str:
+    """Write a checkpoint of a model that no run has trained, and give its path."""
+    trainer = quiet_trainer()
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(path)
+    return str(path)

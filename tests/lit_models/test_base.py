@@ -7,15 +7,12 @@ from typing import Any, Literal
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Trainer
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules import DigitsDataModule, Samples, ToyDataModule
-from lit_models import LitConvNet, LitLeNet, LitLinearRegression, LitMLP, LitModule, ModelError
+from lit_models import LitConvNet, LitLeNet, LitLinearRegression, LitMLP, LitModule
 from lit_models.base import MeanLoss
-from lit_models.optim import OptimizerName, SchedulerName
 from lit_models.tasks import Regression
 from tests.trainers import quiet_trainer
 
@@ -25,12 +22,17 @@ BASE_OPTIONS = {
     "loss",
     "reduction",
     "label_smoothing",
+    "class_weights",
+    "ignore_index",
     "normalize",
     "optimizer",
     "lr",
     "momentum",
     "weight_decay",
+    "layer_decay",
     "scheduler",
+    "warmup_steps",
+    "init",
     "compile",
 }
 
@@ -42,22 +44,6 @@ def _seed() -> None:
 
 def _digits_mlp(**options: Any) -> LitMLP:
     return LitMLP(64, [16], **options)
-
-
-def _lr(trainer: Trainer) -> float:
-    lr: float = trainer.optimizers[0].param_groups[0]["lr"]
-    return lr
-
-
-def _note_rates(model: LitModule) -> list[float]:
-    """The learning rate of every step that the model is going to take."""
-    rates: list[float] = []
-
-    def note(optimizer: Optimizer) -> None:
-        rates.append(optimizer.param_groups[0]["lr"])
-
-    model.on_before_optimizer_step = note  # type: ignore[method-assign]
-    return rates
 
 
 # Inputs
@@ -154,6 +140,52 @@ def test_logged_losses_are_the_mean_over_all_samples(reduction: Literal["mean", 
             torch.testing.assert_close(torch.as_tensor(measured[f"{stage}_acc"]), accuracy)
 
 
+def _loader(x: Tensor, y: Tensor, *sizes: int) -> DataLoader[Any]:
+    return DataLoader(Samples(x, y), batch_size=None, sampler=list(torch.arange(len(x)).split(list(sizes))))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_logged_losses_are_exact_with_weights_and_ignored_labels(
+    task: Literal["binary", "multiclass"], reduction: Literal["mean", "sum"]
+) -> None:
+    x, y = torch.randn(20, 5), torch.arange(20) % 3
+    options: dict[str, Any]
+    y[::4] = 1
+    if task == "multiclass":
+        outputs, options = 3, {"class_weights": [0.5, 4.0, 1.0], "ignore_index": 2}
+        y[-3:] = 2  # a whole batch
+    else:
+        outputs, y, options = 1, y.clamp(max=1), {"class_weights": [0.5, 4.0]}
+    model = LitMLP(5, [4], task=task, num_outputs=outputs, reduction=reduction, lr=0.0, **options)
+    trainer = quiet_trainer()
+    trainer.fit(model, _loader(x, y, 10, 7, 3), _loader(x, y, 4, 13, 3))
+    with torch.no_grad():
+        scores = model(x)
+        if task == "multiclass":
+            expected = F.cross_entropy(scores, y, torch.tensor(options["class_weights"]), ignore_index=2)
+            accuracy = (scores.argmax(1) == y)[y != 2].float().mean()
+        else:
+            weight = torch.tensor(options["class_weights"])[y]
+            expected = F.binary_cross_entropy_with_logits(scores[:, 0], y.float(), weight)
+            accuracy = ((scores[:, 0] > 0) == y).float().mean()
+    for stage in ("train", "val"):
+        torch.testing.assert_close(trainer.callback_metrics[f"{stage}_loss"], expected)
+    torch.testing.assert_close(trainer.callback_metrics["val_acc"], accuracy)
+
+
+def test_weights_of_classes_are_kept_as_numbers(tmp_path: Path) -> None:
+    weights = torch.tensor([1.0, 2.0, 0.5])
+    model, trainer = LitMLP(3, [2], num_outputs=3, class_weights=weights), quiet_trainer()
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    loaded = LitMLP.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    assert loaded.hparams["class_weights"] == [1, 2, 0.5]
+    assert loaded.task.class_weights is not None
+    assert loaded.task.class_weights.equal(weights)
+    assert not [name for name in model.state_dict() if "class_weights" in name]
+
+
 def test_every_epoch_is_measured_anew() -> None:
     model, data = _digits_mlp(lr=0.01), DigitsDataModule()
     trainer = quiet_trainer(max_epochs=3)
@@ -222,115 +254,6 @@ def test_plain_loaders_need_no_statistics() -> None:
     assert not model.standardize.is_set
 
 
-# Optimizers and schedules
-
-
-def test_options_reach_the_optimizer() -> None:
-    trainer = quiet_trainer(limit_train_batches=2)
-    trainer.fit(_digits_mlp(optimizer="SGD", lr=0.03, momentum=0.4, weight_decay=0.02), DigitsDataModule())
-    group = trainer.optimizers[0].param_groups[0]
-    assert isinstance(trainer.optimizers[0], torch.optim.SGD)
-    assert (group["lr"], group["momentum"], group["weight_decay"], group["fused"]) == (0.03, 0.4, 0.02, True)
-
-
-@pytest.mark.parametrize(("scheduler", "last"), [("cosine", 0.00017), ("one-cycle", 4e-8), ("none", 0.01)])
-def test_a_schedule_ends_with_the_training(scheduler: SchedulerName, last: float) -> None:
-    model = _digits_mlp(lr=0.01, scheduler=scheduler)
-    rates = _note_rates(model)
-    quiet_trainer(max_epochs=3, limit_train_batches=4).fit(model, DigitsDataModule())
-    assert len(rates) == 12
-    assert rates[-1] == pytest.approx(last, rel=0.01)
-
-
-def test_a_schedule_needs_an_end() -> None:
-    with pytest.raises(ModelError, match=r"--model\.scheduler: a schedule needs an end"):
-        quiet_trainer(max_epochs=-1).fit(_digits_mlp(scheduler="cosine"), DigitsDataModule())
-
-
-@pytest.mark.parametrize(("val_fraction", "watched"), [(0.1, "val_loss"), (0.0, "train_loss")])
-def test_a_plateau_is_looked_for_in_what_is_measured(val_fraction: float, watched: str) -> None:
-    trainer = quiet_trainer(max_epochs=2, limit_train_batches=2)
-    trainer.fit(_digits_mlp(scheduler="plateau"), DigitsDataModule(val_fraction=val_fraction))
-    config = trainer.lr_scheduler_configs[0]
-    assert (config.monitor, config.interval) == (watched, "epoch")
-
-
-def _resume(tmp_path: Path, first: LitModule, second: LitModule, epochs: int = 3) -> tuple[Trainer, Trainer]:
-    before = quiet_trainer(max_epochs=2, limit_train_batches=4)
-    before.fit(first, DigitsDataModule())
-    before.save_checkpoint(tmp_path / "last.ckpt")
-    after = quiet_trainer(max_epochs=epochs, limit_train_batches=4)
-    after.fit(second, DigitsDataModule(), ckpt_path=str(tmp_path / "last.ckpt"), weights_only=True)
-    return before, after
-
-
-@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
-def test_a_changed_learning_rate_is_applied_on_resuming(tmp_path: Path, optimizer: OptimizerName) -> None:
-    first, second = (_digits_mlp(optimizer=optimizer, lr=lr) for lr in (0.01, 0.002))
-    before, after = _resume(tmp_path, first, second)
-    assert (_lr(before), _lr(after)) == (0.01, 0.002)
-    assert after.global_step == 12
-    state: dict[str, Tensor] = next(iter(after.optimizers[0].state.values()))
-    assert optimizer == "SGD" or state["step"] == 12  # what the optimizer has learned is not lost
-
-
-def _plateau(**options: Any) -> LitMLP:
-    """A model whose learning rate is divided by 10 after every epoch, as no improvement is ever good enough."""
-    model = _digits_mlp(**options)
-    args = {"patience": 0, "threshold": 1.0}
-    model.lr_scheduler_config = {"class_path": "torch.optim.lr_scheduler.ReduceLROnPlateau", "init_args": args}
-    return model
-
-
-def test_a_lowered_learning_rate_survives_a_resume_with_the_same_settings(tmp_path: Path) -> None:
-    before, after = _resume(tmp_path, _plateau(lr=0.1), _plateau(lr=0.1))
-    assert _lr(before) == pytest.approx(0.001)
-    assert _lr(after) == pytest.approx(0.0001)
-
-
-def test_but_an_explicit_one_is_taken(tmp_path: Path) -> None:
-    _, after = _resume(tmp_path, _plateau(lr=0.1), _plateau(lr=0.5))
-    assert _lr(after) == pytest.approx(0.05)
-
-
-@pytest.mark.parametrize("scheduler", ["cosine", "one-cycle"])
-def test_a_schedule_with_more_epochs_follows_the_longer_curve(tmp_path: Path, scheduler: SchedulerName) -> None:
-    first, second, whole = (_digits_mlp(scheduler=scheduler, lr=0.01) for _ in range(3))
-    _, after = _resume(tmp_path, first, second, epochs=4)
-    straight = quiet_trainer(max_epochs=4, limit_train_batches=4)
-    straight.fit(whole, DigitsDataModule())
-    assert _lr(after) == pytest.approx(_lr(straight), abs=1e-12)
-
-
-def test_a_schedule_follows_a_changed_learning_rate_on_resuming(tmp_path: Path) -> None:
-    first, second = (_digits_mlp(scheduler="cosine", lr=lr) for lr in (0.01, 0.04))
-    rates = _note_rates(second)
-    _resume(tmp_path, first, second, epochs=4)
-    curve = [0.04 * (1 + torch.tensor(torch.pi * step / 16).cos().item()) / 2 for step in range(8, 16)]
-    assert rates == pytest.approx(curve, rel=1e-5)
-
-
-def test_another_optimizer_can_take_over(tmp_path: Path) -> None:
-    _, after = _resume(tmp_path, _digits_mlp(lr=0.01), _digits_mlp(lr=0.01, optimizer="SGD"))
-    assert isinstance(after.optimizers[0], torch.optim.SGD)
-    assert after.optimizers[0].param_groups[0]["momentum"] == 0.9
-    assert _lr(after) == 0.01
-
-
-def test_what_the_command_line_says_of_the_optimizer_wins_and_is_kept(tmp_path: Path) -> None:
-    model = _digits_mlp(lr=0.5, scheduler="cosine")
-    model.optimizer_config = {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 0.02}}
-    model.lr_scheduler_config = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1}}
-    trainer = quiet_trainer(limit_train_batches=2)
-    trainer.fit(model, DigitsDataModule())
-    assert isinstance(trainer.optimizers[0], torch.optim.RMSprop)
-    assert _lr(trainer) == pytest.approx(0.002)
-    trainer.save_checkpoint(tmp_path / "model.ckpt")
-    saved = torch.load(tmp_path / "model.ckpt", weights_only=True)
-    assert saved["optimizer_config"] == model.optimizer_config
-    assert saved["lr_scheduler_config"] == model.lr_scheduler_config
-
-
 # Compiling
 
 
@@ -382,17 +305,3 @@ def test_a_column_of_targets_is_as_good_as_a_row() -> None:
     trainer = quiet_trainer()
     trainer.fit(LitLinearRegression(3), loader, loader)
     assert trainer.callback_metrics["val_mae"].isfinite()
-
-
-def test_rare_validation_and_a_plateau_go_together() -> None:
-    model = LitMLP(64, scheduler="plateau")
-    trainer = quiet_trainer(max_epochs=3, check_val_every_n_epoch=2)
-    trainer.fit(model, DigitsDataModule())
-    assert trainer.current_epoch == 3
-
-
-def test_one_cycle_leaves_the_momentum_alone() -> None:
-    model = LitMLP(64, optimizer="SGD", momentum=0.0, scheduler="one-cycle")
-    trainer = quiet_trainer(max_steps=5)
-    trainer.fit(model, DigitsDataModule())
-    assert trainer.optimizers[0].param_groups[0]["momentum"] == 0.0

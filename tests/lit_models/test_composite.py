@@ -12,7 +12,6 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from lit_models.composite import CompositeOptimizer
 from lit_models.optim import make_optimizer, make_scheduler
-from lit_models.tasks import ModelError
 
 AMSGRAD = {"amsgrad": True, "fused": True}
 
@@ -197,11 +196,6 @@ def test_matrices_go_to_muon_and_the_rest_to_adamw() -> None:
     matrices, rest = made.param_groups
     assert (matrices["lr"], matrices["momentum"], matrices["weight_decay"]) == (0.1, 0.95, 0.2)
     assert (rest["lr"], rest["betas"], rest["weight_decay"]) == (0.1, (0.8, 0.9), 0.0)
-
-
-def test_muon_trains_nothing_else() -> None:
-    with pytest.raises(ModelError, match=r"--model.optimizer Muon: .* give AdamW"):
-        _made([{"params": list(nn.Linear(4, 3).parameters())}], "Muon")
 
 
 def test_groups_of_one_optimizer_need_no_composite() -> None:

@@ -540,7 +540,7 @@ class Rates(Callback):
         self.rates.append(_rates(trainer))
 
 
-@pytest.mark.parametrize("optimizer", sorted({*get_args(OptimizerName)} - {"Muon"}))  # which trains matrices alone
+@pytest.mark.parametrize("optimizer", sorted({*get_args(OptimizerName)} - {"LBFGS", "Muon", "SparseAdam"}))
 def test_the_backbone_learns_at_a_share_of_the_rate(file: str, optimizer: OptimizerName) -> None:
     rates = Rates()
     model = _transfer(file, unfreeze_epoch=1, optimizer=optimizer, lr=0.01, backbone_lr_factor=0.2)
@@ -561,7 +561,7 @@ def test_a_schedule_keeps_the_share(file: str, scheduler: SchedulerName) -> None
     quiet_trainer(max_epochs=3, callbacks=[rates]).fit(model, _tiny())
     assert len(rates.rates) == 3 * STEPS
     assert all(backbone == pytest.approx(head / 10, rel=1e-6) for head, backbone in rates.rates)
-    assert (len({head for head, _ in rates.rates}) > 1) == (scheduler in ("one-cycle", "cosine"))
+    assert (len({head for head, _ in rates.rates}) > 1) == (scheduler in ("one-cycle", "cosine", "exponential"))
 
 
 @pytest.mark.parametrize(
@@ -589,7 +589,7 @@ def test_so_does_one_of_the_command_line(run: Run, flags: str, schedule: str) ->
     [
         ({"lr": 0.5}, [0.5, 0.05]),
         ({"backbone_lr_factor": 0.5}, [0.01, 0.005]),
-        ({"lr": 0.5, "backbone_lr_factor": 1.0}, [0.5, 0.5]),
+        ({"lr": 0.5, "backbone_lr_factor": 1.0}, [0.5]),
         ({"unfreeze_epoch": 5}, [0.01, 0.001]),
         ({"unfreeze_epoch": None}, [0.01]),
         ({}, [0.01, 0.001]),
