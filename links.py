@@ -113,6 +113,8 @@ def link(data: LightningDataModule, config: Namespace, given: Namespace) -> None
 def _check_tokens(data: LightningDataModule, config: Namespace, by_hand: dict[str, Any]) -> None:
     """Refuse a model that cannot read the tokens of these data, or reads those of another kind of text."""
     wanted, model, name = config.model.init_args, config.model.class_path.rpartition(".")[2], type(data).__name__
+    if wanted.get("vocab_size", 0) is None:  # a model of models, which says itself what an inner one reads
+        return
     has_tokens, reads_tokens = _offers(data, "vocab_size"), "vocab_size" in wanted
     found = next((of for size, of in READERS.items() if _offers(data, size)), None)
     read = next((of for size, of in READERS.items() if size in wanted), None)

@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from callbacks import (
     BestCheckpoint,
     EarlyStopping,
+    EmbeddingProjector,
     LastCheckpoint,
     LastStep,
     MistakeGrid,
@@ -260,7 +261,7 @@ class KindlingCLI(LightningCLI):
         if self.subcommand in ("fit", "test"):
             # What a test finds goes to the curves of the run that it tests.
             tested = None if fits or config.logger is False else run_of(self._config.ckpt_path)
-            callbacks.append(MistakeGrid(tested))
+            callbacks += [MistakeGrid(tested), EmbeddingProjector(tested)]
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter("predictions.csv"))
         if not fits:

@@ -4,7 +4,19 @@ import argparse
 
 import torch
 
-from benchmarks import data_path, images, language, parsing, start_up, streaming, tables, text, training_step, transfer
+from benchmarks import (
+    data_path,
+    distillation,
+    images,
+    language,
+    parsing,
+    start_up,
+    streaming,
+    tables,
+    text,
+    training_step,
+    transfer,
+)
 from messages import be_quiet
 
 NAMES = [
@@ -18,6 +30,7 @@ NAMES = [
     "transfer",
     "text",
     "language",
+    "distillation",
 ]
 
 
@@ -27,6 +40,7 @@ def main() -> None:
     parser.add_argument(
         "--data_dir", default="data", help="folder with MNIST, FashionMNIST, hymenoptera_data, tabular/*.csv and text/*"
     )
+    parser.add_argument("--teacher", help="a checkpoint of mnist_conv, which distillation otherwise trains first")
     parser.add_argument("--only", choices=NAMES, help="one of the tables")
     args = parser.parse_args()
     be_quiet()
@@ -51,6 +65,8 @@ def main() -> None:
         text.run(args.data_dir)
     if args.only in (None, "language"):
         language.run(args.data_dir)
+    if args.only in (None, "distillation"):
+        distillation.run(args.data_dir, args.teacher)
 
 
 if __name__ == "__main__":

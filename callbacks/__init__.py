@@ -6,6 +6,7 @@ from callbacks.layers import LayerStatistics
 from callbacks.mistakes import MistakeGrid
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import ProgressBar
+from callbacks.projector import EmbeddingProjector
 from callbacks.random_state import RandomState
 from callbacks.samples import TextSamples
 from callbacks.summary import RunSummary, log_hyperparameters
@@ -13,6 +14,7 @@ from callbacks.summary import RunSummary, log_hyperparameters
 __all__ = [
     "BestCheckpoint",
     "EarlyStopping",
+    "EmbeddingProjector",
     "LastCheckpoint",
     "LastStep",
     "LayerStatistics",

@@ -21,7 +21,7 @@ SECONDS_BETWEEN = 10  # last.ckpt and the next
 
 def better(monitor: str) -> str:
     """Say whether less (`min`) or more (`max`) of a metric is better, by its name."""
-    return "max" if monitor.endswith(("acc", "auroc", "f1")) else "min"
+    return "max" if monitor.endswith(("acc", "auroc", "f1", "recall1")) else "min"
 
 
 class _Watching(Callback):
@@ -51,7 +51,7 @@ class EarlyStopping(_Watching, stock.EarlyStopping):
         monitor: The metric; `val_loss` means `train_loss` where there is no validation split.
         patience: How many validations without improvement to wait.
         min_delta: The smallest change that counts as an improvement.
-        mode: `min` if less is better, `max` if more is; by default `max` for accuracy, AUROC and F1.
+        mode: `min` if less is better, `max` if more is; by default `max` for accuracy, AUROC, F1 and recall at 1.
         kwargs: Options of Lightning's `EarlyStopping`.
     """
 
@@ -108,7 +108,7 @@ class BestCheckpoint(_Watching, stock.ModelCheckpoint):
 
     Args:
         monitor: The metric; `val_loss` means `train_loss` where there is no validation split.
-        mode: `min` if less is better, `max` if more is; by default `max` for accuracy, AUROC and F1.
+        mode: `min` if less is better, `max` if more is; by default `max` for accuracy, AUROC, F1 and recall at 1.
         filename: Name of the file, without its ending.
         kwargs: Options of Lightning's `ModelCheckpoint`.
     """

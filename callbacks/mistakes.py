@@ -49,6 +49,8 @@ class MistakeGrid(Callback):
         # Neither pictures, nor classes, nor what a model of another kind may give.
         if x.ndim != 4 or x.shape[1] not in (1, 3) or y.is_floating_point() or len(y) != y.numel():
             return
+        if getattr(pl_module, "is_embedding", False):
+            return
         if pl_module.hparams.get("task") == "regression" or not 1 <= outputs.ndim <= 2 or len(outputs) != len(y):
             return
         probabilities, y = outputs.float(), y.view(-1)

@@ -18,6 +18,8 @@ ROWS = 4096  # that are decoded at a time, of predictions that were kept
 class PredictionWriter(Callback):
     """Writes one row for each input, in their order: its key, if it has one, and what `decode` makes of the prediction.
 
+    That is the model's, if it has one, or else the data's.
+
     Rows are written as they come, into a file that takes its place when it is complete. Where the data are predicted in
     another order than their own, and say so by `prediction_order`, the predictions are kept until the end.
 
@@ -47,7 +49,8 @@ class PredictionWriter(Callback):
         """Open the file."""
         data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
         self._keys = data.row_keys() if hasattr(data, "row_keys") else {}
-        self._decode = getattr(data, "decode", lambda values: {"prediction": values.tolist()})
+        # A model whose outputs are none that data know says itself what they are.
+        self._decode = getattr(pl_module, "decode", getattr(data, "decode", _as_it_is))
         self._order = getattr(data, "prediction_order", None)
         self._kept = []
         self._rows = 0
@@ -104,3 +107,7 @@ class PredictionWriter(Callback):
         if self._file is not None:
             self._file.close()
             self._part.unlink(missing_ok=True)
+
+
+def _as_it_is(outputs: Tensor) -> dict[str, list[Any]]:
+    return {"prediction": outputs.tolist()}

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from datamodules.batches import BatchSampler, Samples, Split
+from datamodules.batches import Annotated, BatchSampler, Samples, Split
 from datamodules.errors import DataError
 from datamodules.features import compute_features
 from datamodules.splits import class_weights, downsample, holdout, kfold
@@ -233,6 +233,24 @@ class DataModule(LightningDataModule):
             loader = self._make_loader(samples, indices.split(EVALUATION_BATCHES * self.batch_size))
             augment, times = (self.augment, views if self.augments else 1) if stage == "train" else (_as_it_is, 1)
             self._features[stage] = compute_features(loader, len(indices), extract, augment, times, self.seed, device)
+
+    def annotate(self, extract: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        """Compute something of every training input once, and have this fit's training batches hold it as a third part.
+
+        Nothing is done where inputs are augmented, which are others in every epoch, or do not stay in memory.
+
+        Args:
+            extract: From a batch of inputs on its device to what is wanted, `(B, F)`; it must not change in the fit.
+            device: Where `extract` wants its batch.
+        """
+        split = self.splits["train"]
+        if self.augments or not isinstance(split, Split):
+            return
+        samples, indices = split
+        loader = self._make_loader(samples, indices.split(EVALUATION_BATCHES * self.batch_size))
+        found = compute_features(loader, len(indices), extract, _as_it_is, 1, self.seed, device).samples.x
+        more = found.new_zeros(len(samples), *found.shape[1:]).index_copy_(0, indices, found)
+        self._features["train"] = Split(Annotated(samples, more), indices)
 
     def teardown(self, stage: str) -> None:
         """Let go of the features: after the fit a model may look at other things."""

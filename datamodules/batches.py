@@ -41,6 +41,23 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         return self.x.index_select(0, indices), self.y.index_select(0, indices)
 
 
+class Annotated(Samples):
+    """Samples with something more to each, which a batch holds in the third place.
+
+    Args:
+        samples: The samples.
+        more: What comes with them, shape `(N, ...)`.
+    """
+
+    def __init__(self, samples: Samples, more: Tensor) -> None:
+        super().__init__(samples.x, samples.y)
+        self.more = more
+
+    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]  # one more
+        """Take a whole batch, `indices` of shape `(B,)`."""
+        return *super().__getitem__(indices), self.more.index_select(0, indices)
+
+
 class Inputs(Dataset[Tensor]):
     """Inputs without targets, `(N, ...)`."""
 

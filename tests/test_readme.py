@@ -29,11 +29,12 @@ CHECKPOINT = "runs/LitMLP-DigitsDataModule/version_0/checkpoints"
 TABLE_CHECKPOINT = CHECKPOINT.replace("Digits", "CSV")
 TEXT_CHECKPOINT = "runs/LitTextClassifier-TextCSVDataModule/version_0/checkpoints"
 GPT_CHECKPOINT = "runs/LitGPT-TextCorpusDataModule/version_0/checkpoints"
+TEACHER = "runs/LitConvNet-MNISTDataModule/version_0/checkpoints"
 PHOTO_CHECKPOINT = "runs/LitTransfer-ImageFolderDataModule/version_0/checkpoints"
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 340
+    assert len(README.splitlines()) <= 400
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -62,6 +63,9 @@ def test_every_command_runs(command: list[str], workdir: Path, request: pytest.F
         train.main(shlex.split(f"--model LitTextClassifier {texts} --max_epochs 1"))
     if GPT_CHECKPOINT in line:
         train.main(shlex.split("--model LitGPT --data TextCorpusDataModule --max_steps 2 --limit_val_batches 2"))
+    if TEACHER in line:
+        data = f"--data MNISTDataModule --data.data_dir {request.getfixturevalue('data_dir')} --limit_val_batches 2"
+        train.main(shlex.split(f"--model LitConvNet --model.channels [4] {data} --max_steps 2 --limit_test_batches 2"))
     if "configs/" in line:
         command = [str(ROOT / word) if word.startswith("configs/") else word for word in command]
     if "mnist" in line.lower():
@@ -130,6 +134,17 @@ def test_the_readers_own_model_goes_the_whole_way(workdir: Path, monkeypatch: py
     train.main(["--model", "my_models.LitWide", "--model.width", "64", "--max_epochs", "3"])
     cli = train.main(["test", "--ckpt_path", "runs/LitWide-DigitsDataModule/version_0/checkpoints/best.ckpt"])
     assert cli.trainer.callback_metrics["test_acc"] > 0.7
+
+
+def test_every_lesson_is_named_beside_tests_that_are_there() -> None:
+    rows = [line.split("|")[1:-1] for line in README.splitlines() if line.startswith("|") and line.count("|") == 6]
+    lessons, classes, recipes, tests = (
+        [name for row in rows for name in re.findall(r"`(\w+)`", row[column])] for column in range(1, 5)
+    )
+    assert lessons == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert {"LitMLP", "LitSiamese", "LayerStatistics"} <= set(classes)
+    assert all((ROOT / "configs" / f"{recipe}.yaml").is_file() for recipe in recipes)
+    assert all(list((ROOT / "tests").rglob(f"{test}.py")) for test in tests)
 
 
 def test_everything_is_named() -> None:

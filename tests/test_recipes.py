@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_models import LitConvNet
 from tests.conftest import ROOT, Run
 from tests.published import publish_weights
+from tests.trainers import keep
 
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
 # What the embedded ones must reach when they really train: the test metric, and its bound.
@@ -32,11 +34,13 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_recipe_runs(run: Run, recipe: str, request: pytest.FixtureRequest) -> None:
+def test_recipe_runs(run: Run, recipe: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     path = ROOT / "configs" / f"{recipe}.yaml"
     data = ""
     if "mnist" in path.read_text().lower():
         data = f" --data.data_dir {request.getfixturevalue('data_dir')}"
+    if recipe == "mnist_distill":
+        data += f" --model.teacher {keep(LitConvNet(channels=[4]), tmp_path / 'teacher.ckpt')}"
     if recipe in TABLES:
         file, target = TABLES[recipe]
         data = f" --data.path {request.getfixturevalue('data_dir')}/tabular/{file} --data.target {target}"

@@ -593,3 +593,20 @@ def test_features_are_not_augmented_again() -> None:
     quiet_trainer(callbacks=[look]).fit(model, data)
     assert 1000 < look.smallest["train"] < 1100
     assert look.smallest["val"] < 10
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_annotates_samples_comes_with_them_until_the_fit_ends(num_workers: int) -> None:
+    data = ToyDataModule("iris", batch_size=7, num_workers=num_workers)
+    plain = list(data.train_dataloader())
+    data.annotate(lambda x: x.sum(1, keepdim=True), CPU)
+    torch.testing.assert_close(list(data.train_dataloader()), [[x, y, x.sum(1, keepdim=True)] for x, y in plain])
+    assert len(next(iter(data.val_dataloader()[0]))) == 2
+    data.teardown("fit")
+    torch.testing.assert_close(list(data.train_dataloader()), plain, rtol=0, atol=0)
+
+
+def test_what_is_augmented_is_not_annotated() -> None:
+    data = _Shaken("iris", batch_size=7)
+    data.annotate(lambda x: x, CPU)
+    assert len(next(iter(data.train_dataloader()))) == 2

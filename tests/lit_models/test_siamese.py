@@ -1,0 +1,148 @@
+"""Embeddings that tell classes apart."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.functional import auroc
+
+from lit_models import LitSiamese, ModelError, siamese
+from lit_models.siamese import PairMetrics, PairTask
+from tests.conftest import ROOT, Run
+from tests.tiny import TinyTexts
+from tests.trainers import quiet_trainer
+
+
+def _samples(size: int, classes: int, dim: int = 6) -> tuple[Tensor, Tensor]:
+    """Draw embeddings that tell a little of their classes."""
+    generator = torch.Generator().manual_seed(size)
+    y = torch.randint(classes, (size,), generator=generator)
+    centres = torch.randn(classes, dim, generator=generator)
+    return centres[y] + torch.randn(size, dim, generator=generator), y
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.4])
+def test_loss_is_torchs_over_all_pairs_with_the_kinds_balanced(margin: float) -> None:
+    z, y = _samples(12, 3)
+    z = z.double().requires_grad_()
+    first, second = torch.triu_indices(12, 12, 1)
+    same = y[first] == y[second]
+    criterion, expected = nn.CosineEmbeddingLoss(margin), torch.zeros((), dtype=torch.float64)
+    for kind, sign in ((same, 1), (~same, -1)):
+        expected = expected + criterion(z[first[kind]], z[second[kind]], torch.full((int(kind.sum()),), sign)) / 2
+    loss = PairTask(6, margin).loss(z, y)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(value, z)[0] for value in (loss, expected)))
+
+
+@pytest.mark.parametrize("y", [[0, 0, 0], [0, 1, 2], [5]])
+def test_a_batch_without_a_kind_of_pair_gives_numbers(y: list[int]) -> None:
+    z = torch.randn(len(y), 4, requires_grad=True)
+    loss = PairTask(4, 0.0).loss(z, torch.tensor(y))
+    loss.backward()
+    assert loss.isfinite()
+    assert z.grad is not None
+    assert z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("block", [2**22, 50])
+def test_metrics_are_the_exact_ones(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(siamese, "BLOCK", block)
+    z, y = _samples(300, 5)
+    z = F.normalize(z, dim=1)
+    metrics = PairMetrics()
+    for start in (0, 200):
+        metrics.update(z[start : start + 200], y[start : start + 200])
+    found = metrics.compute()
+    cosines, same = z @ z.T, (y[:, None] == y)
+    first, second = torch.triu_indices(300, 300, 1)
+    exact = auroc(cosines[first, second], same[first, second].long(), task="binary")
+    assert exact is not None
+    assert 0.6 < exact < 0.99
+    assert found["auroc"].item() == pytest.approx(exact.item(), abs=1e-4)
+    nearest = cosines.fill_diagonal_(-2).argmax(1)
+    assert found["recall1"].item() == pytest.approx((y[nearest] == y).float().mean().item())
+
+
+def test_of_many_samples_some_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, y = _samples(2000, 5)
+    metrics = PairMetrics()
+    metrics.update(F.normalize(z, dim=1), y)
+    whole = metrics.compute()
+    monkeypatch.setattr(siamese, "PAIRED", 700)
+    monkeypatch.setattr(siamese, "QUERIES", 700)
+    metrics._computed = None
+    some = metrics.compute()
+    for name, value in whole.items():
+        assert some[name] != value
+        assert some[name].item() == pytest.approx(value.item(), abs=0.05)
+
+
+def test_metrics_of_what_cannot_be_compared_are_no_numbers() -> None:
+    metrics = PairMetrics()
+    metrics.update(torch.ones(1, 4), torch.tensor([0]))
+    assert all(value.isnan() for value in metrics.compute().values())
+    diverged = PairMetrics()
+    diverged.update(torch.full((4, 4), torch.nan), torch.arange(4))
+    assert all(value.isnan() for value in diverged.compute().values())
+
+
+def test_metrics_of_two_processes_are_those_of_all_samples() -> None:
+    z, y = _samples(100, 4)
+    whole, left, right = PairMetrics(), PairMetrics(), PairMetrics()
+    whole.update(z, y)
+    left.update(z[:30], y[:30])
+    right.update(z[30:], y[30:])
+    left.merge_state(right)
+    assert left.compute() == whole.compute()
+
+
+def test_digits_find_their_like(run: Run) -> None:
+    line = "--model LitSiamese --model.encoder LitMLP --model.encoder_args.hidden [128] --model.lr 0.003"
+    cli = run(f"{line} --max_epochs 10 --early_stopping.monitor val_recall1 --checkpoint.monitor val_recall1")
+    assert cli.trainer.callback_metrics["test_recall1"] >= 0.95
+    assert cli.trainer.callback_metrics["test_auroc"] >= 0.97
+    assert getattr(cli.trainer.checkpoint_callback, "mode", "") == "max"
+
+
+def test_a_row_of_predictions_is_an_embedding_of_length_1(run: Run) -> None:
+    run("--model LitSiamese --model.encoder LitMLP --model.embedding_dim 3 --data ToyDataModule --max_epochs 1")
+    run("predict --ckpt_path runs/LitSiamese-ToyDataModule/version_0/checkpoints/best.ckpt")
+    header, *rows = Path("predictions.csv").read_text().splitlines()
+    assert header == "e1,e2,e3"
+    lengths = torch.tensor([[float(number) for number in row.split(",")] for row in rows]).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.ones(len(rows)))
+
+
+def test_texts_have_embeddings_too() -> None:
+    data = TinyTexts()
+    model = LitSiamese("LitTextClassifier", {"embedding_dim": 16}, vocab_size=30, max_length=12, num_outputs=3)
+    trainer = quiet_trainer(max_epochs=2)
+    trainer.fit(model, data)
+    assert trainer.callback_metrics["val_recall1"].isfinite()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "regression", "num_outputs": 1}, "this is a regression task"),
+        ({"task": "next_token"}, "this is a next_token task"),
+        ({"embedding_dim": 1}, "--model.embedding_dim 1: give 2 or more"),
+        ({"margin": 2}, "--model.margin 2: give a cosine"),
+        ({"loss": "MSELoss"}, "--model.loss MSELoss: the loss of LitSiamese is that of pairs"),
+        ({"label_smoothing": 0.1}, "--model.label_smoothing 0.1: the loss of LitSiamese is that of pairs"),
+        ({"encoder": "LitTabM"}, "--model.encoder LitTabM"),
+    ],
+)
+def test_what_makes_no_pairs_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        LitSiamese(**options)
+
+
+@pytest.mark.slow
+def test_mnist_finds_its_like(run: Run, data_dir: str) -> None:
+    cli = run(f"--config {ROOT}/configs/mnist_siamese.yaml --data.data_dir {data_dir} --max_epochs 1")
+    assert cli.trainer.callback_metrics["test_recall1"] >= 0.97
