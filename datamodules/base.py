@@ -89,6 +89,7 @@ class DataModule(LightningDataModule):
         self.num_workers = num_workers
         self._position = (0, 0)  # the epoch and the batch from which training goes on
         self._features: dict[Stage, Split] = {}  # what takes the place of the inputs in a fit
+        self._annotated: Split | None = None  # the training split of a fit, with something more to each sample
 
     def load(self) -> dict[Stage, Samples]:
         """Read all samples: `train`, those to learn from, and `val` and `test` where the data have them apart."""
@@ -176,7 +177,7 @@ class DataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Load and divide the data; Lightning calls this on every process."""
-        self._features = {}
+        self._features, self._annotated = {}, None
         if self.trainer is not None and stage in ("fit", "validate") and not self.val_dataloader():
             # So that everyone who asks `trainer.enable_validation` hears the truth.
             self.trainer.limit_val_batches = 0
@@ -248,13 +249,13 @@ class DataModule(LightningDataModule):
             return
         samples, indices = split
         loader = self._make_loader(samples, indices.split(EVALUATION_BATCHES * self.batch_size))
-        found = compute_features(loader, len(indices), extract, _as_it_is, 1, self.seed, device).samples.x
+        found = compute_features(loader, len(indices), extract, self.augment, 1, self.seed, device).samples.x
         more = found.new_zeros(len(samples), *found.shape[1:]).index_copy_(0, indices, found)
-        self._features["train"] = Split(Annotated(samples, more), indices)
+        self._annotated = Split(Annotated(samples, more), indices)
 
     def teardown(self, stage: str) -> None:
         """Let go of the features: after the fit a model may look at other things."""
-        self._features = {}
+        self._features, self._annotated = {}, None
 
     def decode(self, outputs: Tensor) -> dict[str, list[Any]]:
         """Turn predictions into columns for a person to read.
@@ -281,8 +282,8 @@ class DataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401  # Lightning's signature
         """Augment training batches, but no input on its own (Lightning sends a model's example), on the device."""
         if self.trainer is not None and self.trainer.training and not (isinstance(batch, Tensor) or self._features):
-            x, y = batch
-            return self.augment(x), y
+            x, *others = batch
+            return self.augment(x), *others
         return batch
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -377,6 +378,8 @@ class DataModule(LightningDataModule):
 
     def _split(self, stage: Stage) -> Split:
         """Give what the loader of a stage goes through."""
+        if stage == "train" and self._annotated is not None:
+            return self._annotated
         return self._features.get(stage, self.splits[stage])
 
     def _make_loader(

@@ -22,7 +22,7 @@ class LitDistiller(LitNested):
 
     The loss is `alpha * T**2 * KL(softmax(teacher / T) || softmax(student / T)) + (1 - alpha) * loss of the labels`,
     which is also what `train_loss` says; validation and test measure the student by the labels alone. In a binary task
-    the scores are the logits 0 and z.
+    the scores are the logits 0 and z. Samples whose label is ignored learn from the teacher alone.
 
     The teacher is read when fitting starts, stays as it is and is no part of this model: not of its parameters, its
     checkpoints or its exported graph. Where the data augment nothing, its scores are computed once; else in every step.
@@ -156,8 +156,8 @@ class LitDistiller(LitNested):
         for key in trained.keys() - NO_ENCODING:
             if key in now and trained[key] != now[key]:
                 raise ModelError(
-                    f"{flag}: it was trained on data whose {key} is another, so that it would read these wrongly; give "
-                    "one that was trained on the same training split."
+                    f"{flag}: it was trained on data with other {key.replace('_', ' ')}, so that it would read these "
+                    "wrongly; give one that was trained on the same training split."
                 )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

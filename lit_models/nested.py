@@ -21,7 +21,8 @@ FITTING = "give LitMLP, LitConvNet, LitTextClassifier, ..., or the import path o
 class LitNested(LitModule):
     """Base of models whose network is another model, the inner one, which normalises its inputs itself.
 
-    What the data know of their sizes goes to inner models that take it.
+    What the data know of their sizes goes to inner models that take it. The features of a `LitTransfer` within are
+    computed in every step, and its weights do not set the image size of the data.
 
     Args:
         in_features: Numbers in one input.

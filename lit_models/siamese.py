@@ -16,7 +16,7 @@ from lit_models.tasks import ModelError, Task
 
 QUERIES = 10_000  # samples whose nearest neighbour is looked for
 PAIRED = 4_000  # samples of which all pairs are compared
-BINS = 20_000  # of cosines, from -1 to 1
+BINS = 20_000  # of cosines, from the smallest that there is to 1
 BLOCK = 2**22  # cosines in memory at a time
 
 OTHER_LOSSES = ("loss", "reduction", "label_smoothing", "class_weights", "ignore_index")
@@ -26,9 +26,9 @@ class PairMetrics(Metric):
     """How well cosines of embeddings tell whether two samples are of one class.
 
     `auroc` is that of verification: the share of pairs of one class that are closer than a pair of two classes, over
-    all pairs of the samples, or of `PAIRED` of them, evenly taken. It is counted in bins of 0.0001, which agrees with
-    the exact value to about that much. `recall1` is the share of samples (of more than `QUERIES`, evenly taken) whose
-    nearest other sample is of their class.
+    all pairs of the samples, or of `PAIRED` of them, evenly taken. It is counted in `BINS` bins, which agrees with the
+    exact value to about 0.0001. `recall1` is the share of samples (of more than `QUERIES`, evenly taken) whose nearest
+    other sample is of their class.
 
     Time grows with the square of the samples up to these numbers; memory does not.
     """
@@ -45,7 +45,7 @@ class PairMetrics(Metric):
 
     def update(self, embeddings: Tensor, labels: Tensor) -> None:
         """Add samples: embeddings of length 1, `(B, D)`, and their classes, `(B,)`."""
-        self.embeddings.append(embeddings.detach().float())
+        self.embeddings.append(embeddings.detach())
         self.labels.append(labels)
 
     def compute(self) -> dict[str, Tensor]:
@@ -66,15 +66,19 @@ def _verification_auroc(z: Tensor, y: Tensor) -> Tensor:
     some = _evenly(len(y), PAIRED, y.device)
     z, y = z[some], y[some]
     counts = torch.zeros(2 * BINS, dtype=torch.long, device=z.device)
-    for rows in torch.arange(len(y), device=y.device).split(max(1, BLOCK // len(y))):
+    blocks = torch.arange(len(y), device=y.device).split(max(1, BLOCK // len(y)))
+    # The embeddings of a model that has learned nothing yet may all point almost one way.
+    low = torch.stack([(z[rows] @ z.T).min() for rows in blocks]).min()
+    scale = BINS / (1 - low).clamp(min=1e-6)
+    for rows in blocks:
         cosines, same = z[rows] @ z.T, y[rows, None] == y
-        place = ((cosines + 1) * (BINS / 2)).long().clamp_(0, BINS - 1) + same * BINS
+        place = ((cosines - low) * scale).long().clamp_(0, BINS - 1) + same * BINS
         later = torch.arange(len(y), device=y.device) > rows[:, None]  # each pair once
         counts += place[later].bincount(minlength=2 * BINS)
-    other, same = counts.double().view(2, BINS)
+    other, same = counts.cpu().double().view(2, BINS)  # in more digits than every device has
     # Within a bin, half of the pairs are taken to be in order.
     ordered: Tensor = (same * (other.cumsum(0) - other / 2)).sum() / (same.sum() * other.sum())
-    return ordered.float()
+    return ordered.float().to(z.device)
 
 
 def _recall_at_one(z: Tensor, y: Tensor) -> Tensor:
@@ -106,8 +110,8 @@ class PairTask(Task):
 
         A batch without a pair of one kind learns from the other alone; without any its loss is 0.
         """
-        z = F.normalize(scores, dim=1)
-        cosines = z @ z.T
+        z = self.activate(scores)
+        cosines = (z @ z.T).to(z.dtype)
         same = y[:, None] == y
         pulled = same.triu(1).to(cosines.dtype)
         pushed = (~same).triu(1).to(cosines.dtype)
@@ -116,8 +120,9 @@ class PairTask(Task):
         return (attraction + repulsion) / 2
 
     def activate(self, scores: Tensor) -> Tensor:
-        """Give embeddings of length 1, `(B, D)`, whose products are cosines."""
-        return F.normalize(scores, dim=1)
+        """Give embeddings of length 1, `(B, D)`, whose products are cosines, in float32 or better."""
+        # In float16 the number of a large batch's pairs would be infinite, and a small embedding's length 0.
+        return F.normalize(scores.to(torch.promote_types(scores.dtype, torch.float32)), dim=1)
 
     def metrics(self) -> MetricCollection:
         """Verification AUROC and recall at 1."""

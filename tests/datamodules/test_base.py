@@ -595,15 +595,41 @@ def test_features_are_not_augmented_again() -> None:
     assert look.smallest["val"] < 10
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_what_annotates_samples_comes_with_them_until_the_fit_ends(num_workers: int) -> None:
-    data = ToyDataModule("iris", batch_size=7, num_workers=num_workers)
-    plain = list(data.train_dataloader())
+def _epoch(data: DataModule, epoch: int = 0) -> list[list[Tensor]]:
+    data._position = epoch, 0
+    return list(data.train_dataloader())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"num_workers": 1}, {"num_folds": 2}, {"val_fraction": 0.7}, {"balance": "weights"}, {"balance": "downsample"}],
+)
+def test_what_annotates_samples_comes_with_them_until_the_fit_ends(options: dict[str, Any], pool: Samples) -> None:
+    data = Table(pool, batch_size=7, **options)
+    plain = [_epoch(data, epoch) for epoch in range(4)]
     data.annotate(lambda x: x.sum(1, keepdim=True), CPU)
-    torch.testing.assert_close(list(data.train_dataloader()), [[x, y, x.sum(1, keepdim=True)] for x, y in plain])
-    assert len(next(iter(data.val_dataloader()[0]))) == 2
+    for epoch, batches in enumerate(plain):  # of the same samples, where they are few of all
+        torch.testing.assert_close(_epoch(data, epoch), [[x, y, x.sum(1, keepdim=True)] for x, y in batches])
+    assert len(next(iter(data.test_dataloader()[0]))) == 2
     data.teardown("fit")
-    torch.testing.assert_close(list(data.train_dataloader()), plain, rtol=0, atol=0)
+    torch.testing.assert_close(_epoch(data), plain[0], rtol=0, atol=0)
+
+
+def test_what_training_makes_of_inputs_without_a_draw_is_annotated_and_seen() -> None:
+    data, seen = _Marked("iris"), []
+
+    class Look(LitMLP):
+        def configure_optimizers(self) -> Any:  # noqa: ANN401  # Lightning's type
+            data.annotate(lambda x: x, self.device)
+            return super().configure_optimizers()
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401  # of three parts
+            seen.append(batch)
+            return super().training_step(batch[:2], batch_idx)
+
+    quiet_trainer().fit(Look(4, [4], num_outputs=3), data)
+    assert seen
+    assert all(x.equal(known) and 1000 < x.min() < 1100 for x, _, known in seen)
 
 
 def test_what_is_augmented_is_not_annotated() -> None:

@@ -83,13 +83,32 @@ def test_without_a_share_of_the_teacher_it_is_plain_training(teacher: str) -> No
     torch.testing.assert_close(ours, plain, rtol=0, atol=0)
 
 
+def test_what_has_no_label_learns_from_the_teacher_alone(teacher: str) -> None:
+    model = _student(teacher, alpha=0.5, ignore_index=9)
+    model._teachers = [model.read_teacher()]
+    x, unknown, known = torch.rand(6, 1, 8, 8), torch.full((6,), 9), torch.arange(6)
+    soft = model.soft_loss(model(x), model.teach(x))
+    torch.testing.assert_close(model.training_step((x, unknown), 0), 0.5 * soft)
+    hard = F.cross_entropy(model(x), known)
+    torch.testing.assert_close(model.training_step((x, known), 0), 0.5 * soft + 0.5 * hard)
+
+
 @pytest.mark.parametrize("computed", ["once", "in each step"])
 def test_every_step_is_that_of_a_plain_loop(teacher: str, computed: str) -> None:
     model = _student(teacher, alpha=0.7, temperature=3.0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
     assert isinstance(model.net, LitMLP)
     net.load_state_dict(model.net.net.get_submodule("layers").state_dict())
+    asked, teach = [], model.teach
+
+    def count(x: Tensor) -> Tensor:
+        asked.append(len(x))
+        return teach(x)
+
+    model.teach = count  # type: ignore[method-assign]
     ours = _fit(model, **({} if computed == "once" else {"limit_train_batches": 13}))
+    assert sum(asked) == 1294
+    assert (len(asked) == 13) == (computed == "in each step")
 
     data = DigitsDataModule(batch_size=100)
     mean, std = data.statistics["mean"], data.statistics["std"]
@@ -106,6 +125,15 @@ def test_every_step_is_that_of_a_plain_loop(teacher: str, computed: str) -> None
         (0.7 * soft + 0.3 * F.cross_entropy(scores, y)).backward()
         optimizer.step()
     torch.testing.assert_close(ours, [p.detach() for p in net.parameters()], rtol=0, atol=1e-6)
+
+
+def test_a_summed_loss_is_logged_as_the_mean_over_samples(teacher: str) -> None:
+    logged = []
+    for reduction in ("mean", "sum"):
+        trainer = quiet_trainer()
+        trainer.fit(_student(teacher, reduction=reduction, lr=0.0), DigitsDataModule(batch_size=100))
+        logged.append(trainer.callback_metrics["train_loss"])
+    torch.testing.assert_close(*logged)
 
 
 def test_the_teacher_stays_as_it_is_and_is_no_part_of_the_student(teacher: str) -> None:
@@ -156,7 +184,7 @@ def test_a_teacher_of_other_data_is_refused(teacher: str, tmp_path: Path) -> Non
     torch.save(content, tmp_path / "other.ckpt")
     data = DigitsDataModule()
     data.state_dict = lambda: _state(list("0123456789")) | {"columns": "b"}  # type: ignore[method-assign]
-    with pytest.raises(ModelError, match="trained on data whose columns is another"):
+    with pytest.raises(ModelError, match="trained on data with other columns, so that"):
         quiet_trainer().fit(_student(str(tmp_path / "other.ckpt")), data)
 
 
@@ -190,6 +218,12 @@ def _of_tensors(folder: Path) -> LitDistiller:
     return _student(str(folder / "tensors.ckpt"))
 
 
+def _of_no_weights(folder: Path) -> LitDistiller:
+    content = torch.load(keep(LitMLP(64, [4]), folder / "whole.ckpt"), weights_only=True)
+    torch.save({**content, "state_dict": {}}, folder / "part.ckpt")
+    return _student(str(folder / "part.ckpt"))
+
+
 def _of_another_hand(folder: Path) -> LitDistiller:
     return _student(keep(OddMLP(64, [4]), folder / "odd.ckpt"))
 
@@ -203,6 +237,7 @@ def _of_another_hand(folder: Path) -> LitDistiller:
         (_of_embeddings, "a LitSiamese is no classifier"),
         (_of_text, "it is no checkpoint of Kindling's"),
         (_of_tensors, "it is no checkpoint of Kindling's"),
+        (_of_no_weights, "no LitMLP can be made of it"),
         (_of_another_hand, "give --model.teacher_class tests.lit_models.test_distill.OddMLP if you trust it"),
         (_of_words, "a LitTextClassifier reads tokens of text, and these data are none"),
         (lambda folder: LitDistiller(**SMALL), "--model.teacher: a student learns from a trained classifier"),

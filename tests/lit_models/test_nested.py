@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torchvision import models
 
 from lit_models import LitConvNet, LitMLP, LitSiamese, LitTransfer, ModelError
@@ -85,9 +86,27 @@ def test_a_pretrained_backbone_is_loaded_and_frozen(tmp_path: Path) -> None:
     args = {"backbone": name, "weights": str(tmp_path / "learned.pth"), "unfreeze_epoch": 1}
     model = LitSiamese("LitTransfer", args, input_shape=(1, 28, 28))
     assert isinstance(model.net, LitTransfer)
+    assert model.trained() == {"net.net.head.": 1.0, "net.net.backbone.": 0.1}
     learned = torch.load(tmp_path / "learned.pth")["features.0.0.weight"]
     weight = model.net.net.get_parameter("backbone.features.0.0.weight")
-    quiet_trainer(limit_train_batches=2).fit(model, TinyImages())
+    quiet_trainer(limit_train_batches=2).fit(model, TinyImages(batch_size=16))
     assert weight.equal(learned)
-    quiet_trainer(limit_train_batches=2, max_epochs=2).fit(model, TinyImages())
+    keeper = ModelCheckpoint(tmp_path, "broken", every_n_train_steps=3)
+    options: dict[str, Any] = {"limit_train_batches": 2, "max_epochs": 2, "callbacks": [keeper]}
+    quiet_trainer(**options, enable_checkpointing=True).fit(model, TinyImages(batch_size=16))
     assert not weight.equal(learned)
+
+    # A run that goes on within an epoch goes on with what is unfrozen.
+    broken = tmp_path / "broken.ckpt"
+    again = LitSiamese("LitTransfer", args, input_shape=(1, 28, 28))
+    trainer = quiet_trainer(limit_train_batches=2, max_epochs=2)
+    trainer.fit(again, TinyImages(batch_size=16), ckpt_path=broken, weights_only=True)
+    assert trainer.global_step == 4
+    name = "net.net.backbone.features.0.0.weight"
+    assert not again.get_parameter(name).equal(torch.load(broken, weights_only=True)["state_dict"][name])
+
+
+def test_weights_that_are_not_there_are_missed_before_the_data_are_read() -> None:
+    model = LitSiamese("LitTransfer", {"weights": "no/such.pth"}, input_shape=(1, 28, 28))
+    with pytest.raises(ModelError, match=r"no/such\.pth"):
+        model.prepare_weights()

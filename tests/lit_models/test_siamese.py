@@ -48,11 +48,19 @@ def test_a_batch_without_a_kind_of_pair_gives_numbers(y: list[int]) -> None:
     assert z.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("block", [2**22, 50])
-def test_metrics_are_the_exact_ones(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_a_large_batch_of_half_precision_has_the_same_loss(precision: torch.dtype) -> None:
+    z, y = _samples(1000, 2)
+    z = z.to(precision)
+    torch.testing.assert_close(PairTask(6, 0.3).loss(z, y), PairTask(6, 0.3).loss(z.float(), y))
+    assert PairTask(6, 0.3).activate(torch.zeros(2, 6, dtype=precision)).isfinite().all()
+
+
+@pytest.mark.parametrize(("block", "common"), [(2**22, 0), (50, 0), (2**22, 1000)])
+def test_metrics_are_the_exact_ones(block: int, common: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(siamese, "BLOCK", block)
     z, y = _samples(300, 5)
-    z = F.normalize(z, dim=1)
+    z = F.normalize(z.double() + common, dim=1)  # all of them point almost one way, if that is large
     metrics = PairMetrics()
     for start in (0, 200):
         metrics.update(z[start : start + 200], y[start : start + 200])
