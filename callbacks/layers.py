@@ -33,7 +33,7 @@ class LayerStatistics(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ANN401  # Lightning's signature
         """Begin to watch, if this step is one that is logged."""
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it without a type
-        if self._hooks or trainer.global_step % every or not trainer.is_global_zero:
+        if self._hooks or not every or trainer.global_step % every or not trainer.is_global_zero:
             return
         for name, layer in pl_module.named_modules():
             is_leaf, is_activation = not list(layer.children()), type(layer).__module__ == activation.__name__
@@ -52,10 +52,13 @@ class LayerStatistics(Callback):
         if not self._hooks:
             return
         self._forget()
+        # A fused optimizer gets gradients as the scaler of 16 bits left them, and divides them in its own step.
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        scale = scaler.get_scale() if scaler and getattr(optimizer, "_step_supports_amp_scaling", False) else 1
         for name, layer in pl_module.named_modules():
             gradients = [p.grad.detach() for p in layer.parameters(recurse=False) if p.grad is not None]
             if gradients:
-                self._seen[name, "gradient"] = torch.stack([g.float().norm() for g in gradients]).norm()
+                self._seen[name, "gradient"] = torch.stack([g.float().norm() for g in gradients]).norm() / scale
         numbers = torch.stack(list(self._seen.values())).tolist()  # a GPU is waited for once
         self.latest = {name: {} for name, _ in self._seen}
         for (name, statistic), number in zip(self._seen, numbers, strict=True):

@@ -192,7 +192,7 @@ class LitModule(Optimized):
         """Log the loss of every `log_every_n_steps`-th step."""
         self.train_loss.is_closed = False
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it without a type
-        if self.global_step % every == 0 and self.train_loss.total is not None:
+        if every and self.global_step % every == 0 and self.train_loss.total is not None:
             self.log("train_loss_step", self.train_loss.last)
 
     def on_train_epoch_end(self) -> None:

@@ -76,6 +76,8 @@ def make_optimizer(config: Config, groups: Groups, fused: bool = True) -> Optimi
             "--model.optimizer LBFGS: it moves all weights together, at one learning rate; leave --model.layer_decay "
             "and --model.sparse out and give --model.backbone_lr_factor 1, or another optimizer."
         )
+    if name == "LBFGS" and (search := config["init_args"].get("line_search_fn")) not in (None, "strong_wolfe"):
+        raise ModelError(f"--optimizer.line_search_fn {search}: give strong_wolfe, or leave it out.")
     made = [_make_one(path, config["init_args"], own, fused) for path, own in parts.items() if own]
     return made[0] if len(made) == 1 else CompositeOptimizer(made)
 
@@ -93,7 +95,7 @@ def _make_one(class_path: str, init_args: dict[str, Any], groups: Groups, fused:
     try:
         optimizer: Optimizer = cls(_joined(groups, {**known, **args}), **args)
     except ValueError as error:
-        if not str(error).startswith("Invalid"):
+        if not str(error).startswith(("Invalid", "Adjust")):
             raise
         if args.get("lr") == 0:  # with which SparseAdam would do nothing
             raise ModelError(f"--model.lr 0 (or --optimizer.lr): {cls.__name__} needs more than 0.") from error

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import LBFGS, Optimizer
@@ -38,6 +39,7 @@ class Optimized(LightningModule):
         optimizer = make_optimizer(config["optimizer"], self.param_groups(), fused)
         if isinstance(optimizer, LBFGS):
             self._check_closure()
+            self.to(memory_format=torch.contiguous_format)  # it flattens gradients, which lie as the weights do
         warmup: int = config["warmup_steps"]
         if warmup and config["scheduler"] != "cosine":
             raise ModelError(f"--model.warmup_steps {warmup}: only --model.scheduler cosine warms up; give that.")
@@ -86,11 +88,13 @@ class Optimized(LightningModule):
             "--gradient_clip_val": bool(trainer.gradient_clip_val),
             "--accumulate_grad_batches": trainer.accumulate_grad_batches > 1,
             "--precision 16-mixed": str(trainer.precision) == "16-mixed",
+            # Each process would search by its own loss, and wait forever for those who have found.
+            f"--devices {trainer.world_size}": trainer.world_size > 1,
         }.items():
             if is_given:
                 raise ModelError(
-                    f"{flag}: LBFGS evaluates a batch several times in a step, and needs its whole gradient each time; "
-                    "leave it out, or give another optimizer."
+                    f"{flag}: LBFGS evaluates a batch several times in a step, and needs its whole loss and gradient "
+                    "each time; leave it out, or give another optimizer."
                 )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

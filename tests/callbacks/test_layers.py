@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torch import nn
 
@@ -41,6 +42,21 @@ def test_what_is_recorded_is_what_the_layers_gave() -> None:
     assert "gradient" not in latest["net.layers.2"]
     expected = torch.cat([layer.weight.grad.flatten(), layer.bias.grad]).norm().item()
     assert latest["net.layers.1"]["gradient"] == pytest.approx(expected, rel=1e-4)  # before it was clipped
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "NAdam"])  # the first is fused
+def test_gradients_are_not_those_that_a_scaler_has_scaled(optimizer: Any) -> None:  # noqa: ANN401  # a name
+    def gradient(**options: Any) -> float:
+        torch.manual_seed(0)
+        latest = _watch(LitMLP(13, [8], num_outputs=3, optimizer=optimizer), **options).latest
+        return latest["net.layers.1"]["gradient"]
+
+    scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
+    assert gradient(plugins=[scaled]) == pytest.approx(gradient(), rel=0.01)
+
+
+def test_where_no_step_is_logged_none_is_watched() -> None:
+    assert not _watch(LitMLP(13, [8], num_outputs=3), log_every_n_steps=0).latest
 
 
 def test_a_bad_start_is_seen() -> None:

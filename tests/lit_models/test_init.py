@@ -62,6 +62,12 @@ def test_a_convolution_counts_its_places(scheme: InitName) -> None:
     assert next(net.parameters()).std().item() == pytest.approx(expected, rel=0.02)
 
 
+def test_what_follows_a_recurrent_layer_does_not_follow_the_one_before() -> None:
+    net = nn.Sequential(nn.Linear(400, 300), nn.GRU(300, 8), nn.Tanh())
+    _begin(net, "kaiming_normal")
+    assert net.get_parameter("0.weight").std().item() == pytest.approx(1 / 20, rel=0.02)
+
+
 def test_one_can_say_what_follows() -> None:
     net = _begin(nn.Sequential(nn.Linear(400, 300), nn.Sigmoid()), "kaiming_normal", "tanh")
     assert next(net.parameters()).std().item() == pytest.approx(5 / 3 / 20, rel=0.02)

@@ -171,6 +171,10 @@ def test_which_schedules_count_steps(net: nn.Module, name: SchedulerName, by_ste
 def test_values_that_cannot_be_are_said(net: nn.Module) -> None:
     with pytest.raises(ModelError, match=r"^--model.optimizer SGD: Invalid momentum value: -1"):
         _make(net, "SGD", momentum=-1)
+    with pytest.raises(ModelError, match=r"^--model.optimizer Muon: Adjust learning rate function foo"):
+        _make(net, "Muon", adjust_lr_fn="foo")
+    with pytest.raises(ModelError, match=r"^--optimizer.line_search_fn wolfe: give strong_wolfe"):
+        _make(net, "LBFGS", line_search_fn="wolfe")
     config = {"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": 0.3}}
     with pytest.raises(ModelError, match=r"^--lr_scheduler OneCycleLR: .* `cycle_momentum`"):
         make_scheduler(config, _make(net, "Adadelta"), 10)
@@ -301,3 +305,8 @@ def test_a_state_follows_its_weight_into_other_groups(groups: tuple[str, ...], o
 def test_the_same_groups_keep_what_was_saved() -> None:
     first, second = _named("ab", "cd")[1], _named("ab", "cd")[1]
     assert rearranged(second, saved := first.state_dict()) is saved
+
+
+def test_lbfgs_has_one_state_of_all_weights_and_shares_it_with_no_others() -> None:
+    first, second = _named("ab", optimizer="LBFGS")[1], _named("abc", optimizer="LBFGS")[1]
+    assert rearranged(second, first.state_dict()) is None

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from datamodules import DigitsDataModule, Samples
-from lit_models import LitLinearRegression, LitMLP, LitModule, LitTextClassifier, ModelError
+from lit_models import LitConvNet, LitLinearRegression, LitMLP, LitModule, LitTextClassifier, ModelError
 from lit_models.optim import OptimizerName, SchedulerName
 from tests.tiny import TinyTexts
 from tests.trainers import quiet_trainer
@@ -194,15 +195,17 @@ def test_a_state_without_names_is_taken_if_it_fits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], weight_decay: float, steps: int
 ) -> None:
     first = quiet_trainer(max_epochs=2, limit_train_batches=4)
-    first.fit(_digits_mlp(), DigitsDataModule())
+    first.fit(_digits_mlp(scheduler="exponential"), DigitsDataModule())
     first.save_checkpoint(tmp_path / "last.ckpt")
     older = torch.load(tmp_path / "last.ckpt", weights_only=True)
     del older["param_groups"], older["optimizer_states"][0]["param_groups"][0]["param_names"]
+    older["hyper_parameters"]["weight_decay"] = weight_decay  # biases had it too
     torch.save(older, tmp_path / "last.ckpt")
     after = quiet_trainer(max_epochs=3, limit_train_batches=4)
-    model, path = _digits_mlp(weight_decay=weight_decay), str(tmp_path / "last.ckpt")
+    model, path = _digits_mlp(weight_decay=weight_decay, scheduler="exponential"), str(tmp_path / "last.ckpt")
     after.fit(model, DigitsDataModule(), ckpt_path=path, weights_only=True)
     assert {int(state["step"]) for state in after.optimizers[0].state.values()} == {steps}
+    assert _lr(after) == pytest.approx(0.001 * 0.95**3)
     assert ("the optimizer begins anew" in capsys.readouterr().out) == (weight_decay > 0)
 
 
@@ -329,11 +332,30 @@ def test_lbfgs_is_resumed_as_if_nothing_had_been(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "flag"), [({"gradient_clip_val": 1.0}, "gradient_clip_val"), ({"accumulate_grad_batches": 2}, "accum")]
+    ("options", "flag"),
+    [
+        ({"gradient_clip_val": 1.0}, "gradient_clip_val"),
+        ({"accumulate_grad_batches": 2}, "accum"),
+        ({"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}, "precision 16-mixed"),
+    ],
+    ids=["clipping", "accumulating", "scaling"],
 )
 def test_what_would_be_wrong_with_a_closure_is_refused(options: dict[str, Any], flag: str) -> None:
     with pytest.raises(ModelError, match=f"^--{flag}.*: LBFGS evaluates a batch several times"):
         quiet_trainer(**options).fit(_digits_mlp(optimizer="LBFGS"), DigitsDataModule())
+
+
+def test_so_are_several_processes_each_with_a_search_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "world_size", 2)
+    with pytest.raises(ModelError, match=r"^--devices 2: LBFGS evaluates a batch several times"):
+        quiet_trainer().fit(_digits_mlp(optimizer="LBFGS"), DigitsDataModule())
+
+
+def test_lbfgs_trains_convolutions_whose_weights_lie_otherwise_in_memory() -> None:
+    model = LitConvNet((1, 8, 8), [4], optimizer="LBFGS", lr=1.0)
+    trainer = quiet_trainer(max_epochs=2, limit_train_batches=2)
+    trainer.fit(model, DigitsDataModule(batch_size=256))
+    assert trainer.callback_metrics["train_loss"] < 2
 
 
 def test_an_embedding_that_changes_its_optimizer_begins_anew(tmp_path: Path) -> None:
