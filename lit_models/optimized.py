@@ -45,7 +45,10 @@ class Optimized(LightningModule):
             raise ModelError(f"--model.warmup_steps {warmup}: only --model.scheduler cosine warms up; give that.")
         scheduler = None
         if config["scheduler"] != "none":
-            scheduler = make_scheduler(config["scheduler"], optimizer, trainer.estimated_stepping_batches, warmup)
+            steps = trainer.estimated_stepping_batches
+            if trainer.fast_dev_run:  # a look whether all works, shorter than any warm-up
+                warmup = min(warmup, int(steps) - 1)
+            scheduler = make_scheduler(config["scheduler"], optimizer, steps, warmup)
             self._schedule = copy.deepcopy(scheduler.state_dict())
         self._settings = _without_params(optimizer.param_groups)
         optimizer.register_load_state_dict_pre_hook(self._take_state)
