@@ -46,7 +46,8 @@ class Optimized(LightningModule):
         scheduler = None
         if config["scheduler"] != "none":
             steps = trainer.estimated_stepping_batches
-            if trainer.fast_dev_run:  # a look whether all works, shorter than any warm-up
+            # A look whether all works is shorter than any warm-up.
+            if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it without a type
                 warmup = min(warmup, int(steps) - 1)
             scheduler = make_scheduler(config["scheduler"], optimizer, steps, warmup)
             self._schedule = copy.deepcopy(scheduler.state_dict())
