@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from torch import Tensor
+
+from callbacks.writer import open_writer
 
 # Pixels of a picture, of what is written below it and of what is left free, and pictures in a row.
 CELL, CAPTION, GAP, COLUMNS = 160, 28, 4, 4
@@ -74,19 +75,11 @@ class MistakeGrid(Callback):
             (f"{share:.2f} {_name(names, guess)}", f"is {_name(names, truth)}")
             for guess, share, truth in zip(prediction.tolist(), confidence.tolist(), label.tolist(), strict=True)
         ]
-        self._write(trainer, draw(x, captions))
-        self._worst = []
-
-    def _write(self, trainer: Trainer, grid: NDArray[np.uint8]) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("test/mistakes", grid, trainer.global_step, dataformats="HWC")
-                return
-        if self.log_dir is not None:
-            from torch.utils.tensorboard import SummaryWriter  # takes seconds, and only a test needs it
-
-            with SummaryWriter(str(self.log_dir)) as writer:
+        grid = draw(x, captions)
+        with open_writer(trainer, self.log_dir) as writer:
+            if writer is not None:
                 writer.add_image("test/mistakes", grid, trainer.global_step, dataformats="HWC")
+        self._worst = []
 
 
 def _top(found: list[Tensor], count: int) -> list[Tensor]:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
+
+from callbacks.writer import open_writer
 
 TAG = "test"
 LARGEST_SHEET = 8192  # pixels of a side, of the picture of all pictures that the projector takes
@@ -64,20 +65,10 @@ class EmbeddingProjector(Callback):
         self._found = []
         known = getattr(trainer.datamodule, "class_names", None) or []  # type: ignore[attr-defined]
         names = [_name(known, int(label)) for label in labels]
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                _write(logger.experiment, embeddings, names, images, trainer.global_step)
-                return
-        if self.log_dir is not None:
-            from torch.utils.tensorboard import SummaryWriter  # takes seconds, and only a test needs it
-
-            with SummaryWriter(str(self.log_dir)) as writer:
-                _write(writer, embeddings, names, images, trainer.global_step)
-
-
-def _write(writer: Any, embeddings: Tensor, names: list[str], images: Tensor | None, step: int) -> None:  # noqa: ANN401
-    with contextlib.redirect_stdout(io.StringIO()):  # a test that is repeated replaces what is there, with a warning
-        writer.add_embedding(embeddings, names, images, step, TAG)
+        # A test that is repeated replaces what is there, with a warning.
+        with open_writer(trainer, self.log_dir) as writer, contextlib.redirect_stdout(io.StringIO()):
+            if writer is not None:
+                writer.add_embedding(embeddings, names, images, trainer.global_step, TAG)
 
 
 def _name(names: list[str], label: int) -> str:

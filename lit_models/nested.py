@@ -71,14 +71,14 @@ class LitNested(LitModule):
         cls = find_class(f"--model.{option}", name)
         own = dict(args or {})
         known, shared = _parameters(cls), _parameters(LitModule)
+        options = known - shared - self.sizes.keys()  # which no other model need have
         for key in own:
             if key in shared or key in self.sizes:
                 whose = "the data say it" if key in (*self.sizes, "task", "num_outputs") else f"give --model.{key}"
                 raise ModelError(f"--model.{option}_args.{key}: it is no matter of {name} alone; {whose}.")
             if key not in known:
-                close = difflib.get_close_matches(key, known - shared - self.sizes.keys(), n=1)
-                known_ones = ", ".join(sorted(known - shared - self.sizes.keys()))
-                hint = f"did you mean {close[0]}?" if close else f"there are {known_ones or 'none'}."
+                close = difflib.get_close_matches(key, options, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(options)) or 'none'}."
                 raise ModelError(f"--model.{option}_args.{key}: {name} has no such option; {hint}")
         self._check_kind(option, name, known)
         given: dict[str, Any] = {key: value for key, value in self.sizes.items() if value is not None and key in known}
@@ -86,7 +86,7 @@ class LitNested(LitModule):
         try:
             inner = cls(task=task, num_outputs=num_outputs, normalize=self.hparams["normalize"], **given, **own)
         except ModelError as error:
-            raise ModelError(_as_inner(str(error), option, known - shared - self.sizes.keys())) from error
+            raise ModelError(_as_inner(str(error), option, options)) from error
         except (TypeError, ValueError, KeyError, RuntimeError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise ModelError(f"--model.{option}_args {own}: {name} cannot be made with these ({reason}).") from error
