@@ -17,7 +17,7 @@ from benchmarks import (
     training_step,
     transfer,
 )
-from messages import be_quiet
+from kindling.errors import filter_warnings
 
 NAMES = [
     "data_path",
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--teacher", help="a checkpoint of mnist_conv, which distillation otherwise trains first")
     parser.add_argument("--only", choices=NAMES, help="one of the tables")
     args = parser.parse_args()
-    be_quiet()
+    filter_warnings()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     if args.only in (None, "data_path"):
         data_path.run(args.data_dir)

@@ -1,4 +1,4 @@
-"""One epoch of normalised MNIST batches: Kindling's resident tensors against torchvision's usual data set."""
+"""One epoch of normalized MNIST batches: Kindling's resident tensors against torchvision's usual data set."""
 
 import gzip
 import tempfile
@@ -25,12 +25,12 @@ def run(data_dir: str, rounds: int = 5) -> None:
     """
     data = MNISTDataModule(data_dir, batch_size=BATCH_SIZE, val_fraction=0)
     model = LitMLP()
-    model.standardize.set(data.statistics["mean"], data.statistics["std"])
+    model.normalization.set(data.statistics["mean"], data.statistics["std"])
 
     def kindling() -> float:
         start = time.perf_counter()
         for x, _ in data.train_dataloader():
-            model.standardize(x.float(), 255)
+            model.normalization(x.float(), 255)
         return time.perf_counter() - start
 
     with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +46,7 @@ def run(data_dir: str, rounds: int = 5) -> None:
             return time.perf_counter() - start
 
         contenders = {"torchvision, ToTensor and Normalize, DataLoader": torchvision, "Kindling": kindling}
-        compare("An epoch of normalised MNIST batches of 256", contenders, rounds)
+        compare("An epoch of normalized MNIST batches of 256", contenders, rounds)
 
 
 def _unpack(data_dir: str, folder: str) -> None:

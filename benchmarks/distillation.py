@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-import train
+from kindling.cli import KindlingCLI, main
 
 ROOT = Path(__file__).parent.parent
 
@@ -61,6 +61,6 @@ def _row(name: str, line: str, repeats: int) -> list[float]:
     return measured
 
 
-def _fit(line: str) -> train.KindlingCLI:
+def _fit(line: str) -> KindlingCLI:
     with contextlib.redirect_stdout(io.StringIO()):
-        return train.main([*line.split(), "--enable_progress_bar", "false"])
+        return main([*line.split(), "--enable_progress_bar", "false"])

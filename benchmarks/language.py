@@ -14,8 +14,8 @@ from lightning.pytorch import seed_everything
 
 from benchmarks.interleaved import compare
 from datamodules import TextCorpusDataModule
+from kindling.cli import KindlingCLI, main
 from lit_models import LitGPT
-from train import KindlingCLI, main
 
 RECIPE = Path(__file__).parent.parent / "configs" / "gpt_shakespeare_char.yaml"
 STEPS, VALIDATIONS = 2000, 4

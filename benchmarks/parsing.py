@@ -10,8 +10,8 @@ import pyarrow.csv as pacsv
 
 from benchmarks.interleaved import compare
 from datamodules import CSVDataModule
-from datamodules.dialect import Dialect
-from datamodules.tables import TableFiles
+from datamodules.tables.dialect import Dialect
+from datamodules.tables.files import TableFiles
 
 
 def run(rounds: int = 7) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import train
 from datamodules import CSVDataModule
+from kindling.cli import main
 
 ROOT = Path(__file__).parent.parent
 
@@ -89,5 +89,5 @@ def _quiet(line: str) -> str:
     """Run a command line and give what it prints."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        train.main([*line.split(), "--enable_progress_bar", "false"])
+        main([*line.split(), "--enable_progress_bar", "false"])
     return output.getvalue()

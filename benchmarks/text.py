@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-import train
+from kindling.cli import main
 from lit_models import LitTextClassifier
-from lit_models.optim import make_optimizer
+from lit_models.optim.factory import make_optimizer
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 OTHERS = (
@@ -60,7 +60,7 @@ def _encoders(folder: Path, repeats: int) -> None:
             begin = time.perf_counter()
             quiet = f"--seed_everything {seed} --data.seed {seed} --enable_progress_bar false"
             with contextlib.redirect_stdout(io.StringIO()):
-                summary = train.main(f"{line} {paths} {quiet}".split()).summary.summary
+                summary = main(f"{line} {paths} {quiet}".split()).summary.summary
             seconds.append(time.perf_counter() - begin)
             val.append(summary["best"]["val_acc"])
             test.append(summary["test"]["test_acc"])

@@ -14,8 +14,8 @@ from torch import nn
 
 from benchmarks.interleaved import compare
 from datamodules import MNISTDataModule
+from kindling.cli import main
 from lit_models import MLP, LitMLP
-from train import main
 
 EPOCHS = 4  # in a run: the first one warms up, and is not counted
 BATCH_SIZE = 256
@@ -61,7 +61,7 @@ def run(data_dir: str, rounds: int = 7) -> None:
         return _front_door(data_dir)
 
     contenders = {
-        "PyTorch loop over resident, normalised tensors": loop,
+        "PyTorch loop over resident, normalized tensors": loop,
         "bare Trainer": trainer,
         "python train.py": front_door,
     }

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-import train
 from datamodules import MNISTDataModule, Samples
 from datamodules.base import Stage
+from kindling.cli import main
 
 EACH = 10  # images of each class to learn from
 
@@ -80,6 +80,6 @@ def _fit(line: str) -> tuple[str, float]:
     options = "--model LitTransfer --model.backbone_lr_factor 1 --model.scheduler one-cycle"
     quiet = "--enable_progress_bar false --early_stopping.patience 1000"
     with contextlib.redirect_stdout(io.StringIO()):
-        trainer = train.main(f"{options} {line} {quiet}".split()).trainer
+        trainer = main(f"{options} {line} {quiet}".split()).trainer
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
     return best, trainer.callback_metrics["test_acc"].item()

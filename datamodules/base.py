@@ -11,9 +11,9 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from datamodules.batches import Annotated, BatchSampler, Samples, Split
 from datamodules.errors import DataError
 from datamodules.features import compute_features
+from datamodules.sampler import Annotated, BatchSampler, Samples, Split
 from datamodules.splits import class_weights, downsample, holdout, kfold
 
 TaskName = Literal["regression", "binary", "multiclass", "next_token"]
@@ -30,7 +30,7 @@ class DataModule(LightningDataModule):
     """Base of all data modules whose samples fit in memory.
 
     A leaf gives `task`, `num_outputs`, `input_shape` and, for classification, `class_names`, all known before `setup`,
-    and `load`; the base does the rest. A batch is `(x, y)`, encoded but not normalised: the model normalises, by the
+    and `load`; the base does the rest. A batch is `(x, y)`, encoded but not normalized: the model normalizes, by the
     `statistics` found here.
 
     Args:

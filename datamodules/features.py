@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from datamodules.batches import Samples, Split
+from datamodules.sampler import Samples, Split
 
 Change = Callable[[Tensor], Tensor]
 

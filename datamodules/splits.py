@@ -18,7 +18,7 @@ def kfold(size: int, num_folds: int, seed: int, labels: Tensor | None = None) ->
         The sorted indices of each fold, disjoint and together complete.
     """
     order = _shuffle(size, seed, labels)
-    # Dealt out like cards: neighbours, which are of one class where the samples are stratified, go to different folds.
+    # Dealt out like cards: neighbors, which are of one class where the samples are stratified, go to different folds.
     return [order[fold::num_folds].sort().values for fold in range(num_folds)]
 
 

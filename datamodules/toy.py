@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from datamodules.base import DataModule, Stage, TaskName
-from datamodules.batches import Samples
+from datamodules.sampler import Samples
 
 ToyName = Literal["iris", "wine", "breast_cancer", "diabetes", "make_regression", "line"]
 

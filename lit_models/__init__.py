@@ -2,11 +2,11 @@
 
 from lit_models.base import LitModule
 from lit_models.conv import ConvNet, LeNet, LitConvNet, LitLeNet
-from lit_models.decoder import GPT
 from lit_models.distill import LitDistiller
 from lit_models.gpt import LitGPT
 from lit_models.linear import LitLinearRegression, LitLogisticRegression
 from lit_models.mlp import MLP, LitMLP
+from lit_models.modules.transformer import GPT
 from lit_models.siamese import LitSiamese
 from lit_models.tabm import LitTabM, TabMNet
 from lit_models.tasks import ModelError

@@ -1,4 +1,4 @@
-"""What every model shares: its steps, its logging, its optimizer, and the statistics it normalises by."""
+"""What every model shares: its steps, its logging, its optimizer, and the statistics it normalizes by."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,10 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from lit_models.init import InitName, initialize_weights
-from lit_models.optim import OptimizerName, SchedulerName
-from lit_models.optimized import Optimized
-from lit_models.standardize import Standardize
+from lit_models.modules.init import InitName, initialize_weights
+from lit_models.modules.normalization import Normalization, rename_old_keys
+from lit_models.optim.configure import OptimizerMixin
+from lit_models.optim.factory import OptimizerName, SchedulerName
 from lit_models.tasks import IGNORED, ModelError, Reduction, Regression, TaskName, make_task
 
 Batch = tuple[Tensor, Tensor]
@@ -48,11 +48,11 @@ class MeanLoss:
         return torch.stack([total, torch.as_tensor(samples, dtype=total.dtype, device=device)])
 
 
-class LitModule(Optimized):
-    """Base of all models. A leaf sets `self.net`, a plain `nn.Module` from normalised inputs to scores.
+class LitModule(OptimizerMixin):
+    """Base of all models. A leaf sets `self.net`, a plain `nn.Module` from normalized inputs to scores.
 
     Inputs are raw: uint8 images, which are scaled to [0, 1] here, or floating-point numbers. The statistics by which
-    they are normalised are taken over from the data module when fitting starts, and are in every checkpoint.
+    they are normalized are taken over from the data module when fitting starts, and are in every checkpoint.
 
     Args:
         task: What kind of target is learned: `regression`, `binary`, `multiclass`, or `next_token` of a text.
@@ -110,7 +110,8 @@ class LitModule(Optimized):
             self.hparams["class_weights"] = [float(weight) for weight in class_weights]
         self.num_outputs = num_outputs
         self.task = make_task(task, num_outputs, loss, reduction, label_smoothing, class_weights, ignore_index)
-        self.standardize = Standardize()
+        self.normalization = Normalization()
+        self.register_load_state_dict_pre_hook(rename_old_keys)  # type: ignore[no-untyped-call]  # torch's
         self.train_loss, self.val_loss, self.test_loss = MeanLoss(), MeanLoss(), MeanLoss()
         metrics = self.task.metrics()
         self.val_metrics = metrics.clone(prefix="val_")
@@ -119,7 +120,7 @@ class LitModule(Optimized):
         self._epoch_loss: tuple[Tensor, int | Tensor] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401  # torch's signature
-        """Initialise the network by the scheme that was asked for, if any, as soon as a leaf has made it."""
+        """Initialize the network by the scheme that was asked for, if any, as soon as a leaf has made it."""
         super().__setattr__(name, value)
         if name == "net" and self.hparams["init"] is not None:
             initialize_weights(value, self.hparams["init"])
@@ -133,15 +134,15 @@ class LitModule(Optimized):
         Returns:
             Shape `(B, num_outputs)`: logits, or values in the target's own unit.
         """
-        return self.task.rescale(self.net(self.normalized(x)))
+        return self.task.rescale(self.net(self.normalize(x)))
 
-    def normalized(self, x: Tensor) -> Tensor:
-        """Compute what the network gets from raw inputs: floating-point, and normalised."""
-        raw = x.to(self.standardize.mean.dtype)
+    def normalize(self, x: Tensor) -> Tensor:
+        """Compute what the network gets from raw inputs: floating-point, and normalized."""
+        raw = x.to(self.normalization.mean.dtype)
         scale = 255 if x.dtype == torch.uint8 else 1
-        if x.ndim == 2 and self.standardize.mean.ndim == 3:  # flattened images get their channels back
-            raw = raw.unflatten(1, (self.standardize.mean.shape[0], 1, -1))
-        normalized: Tensor = self.standardize(raw, scale)
+        if x.ndim == 2 and self.normalization.mean.ndim == 3:  # flattened images get their channels back
+            raw = raw.unflatten(1, (self.normalization.mean.shape[0], 1, -1))
+        normalized: Tensor = self.normalization(raw, scale)
         return normalized
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -236,13 +237,13 @@ class LitModule(Optimized):
             self.net.compile()  # in place: `torch.compile(net)` would rename what is in the checkpoint
 
     def take_statistics(self, statistics: Mapping[str, Tensor]) -> None:
-        """Take over by what the data are normalised, unless it is known already or not wanted."""
+        """Take over by what the data are normalized, unless it is known already or not wanted."""
         if not self.hparams["normalize"]:
             return
         if "mean" in statistics:
-            self.standardize.set(statistics["mean"], statistics["std"])
+            self.normalization.set(statistics["mean"], statistics["std"])
         if isinstance(self.task, Regression) and "target_mean" in statistics:
-            self.task.standardize.set(statistics["target_mean"], statistics["target_std"])
+            self.task.normalization.set(statistics["target_mean"], statistics["target_std"])
 
     def prepare_weights(self) -> None:
         """Get what a first fit begins with, before the data are read; here nothing."""

@@ -66,7 +66,7 @@ class LitLeNet(LitModule):
 
 
 class ConvNet(nn.Module):
-    """Stages of 3x3 convolutions with batch normalisation (Ioffe and Szegedy 2015), then an average over all places.
+    """Stages of 3x3 convolutions with batch normalization (Ioffe and Szegedy 2015), then an average over all places.
 
     Args:
         in_channels: Channels of an image.

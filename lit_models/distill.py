@@ -10,14 +10,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lit_models.base import Batch, LitModule, MeanLoss
-from lit_models.nested import LitNested
 from lit_models.tasks import ModelError
+from lit_models.wrapper import LitWrapper
 
 # What a checkpoint keeps of its data that says nothing of how they are encoded.
 NO_ENCODING = ("class_path", "statistics", "settings", "epoch", "batch", "trained_on", "asked", "class_names")
 
 
-class LitDistiller(LitNested):
+class LitDistiller(LitWrapper):
     """A student that learns from a teacher's scores as well as from the labels (Hinton et al. 2015).
 
     The loss is `alpha * T**2 * KL(softmax(teacher / T) || softmax(student / T)) + (1 - alpha) * loss of the labels`,
@@ -35,7 +35,7 @@ class LitDistiller(LitNested):
         alpha: Share of the teacher in the loss, 0 to 1; the labels have the rest.
         teacher_class: Import path of the teacher's class, if it is none of `lit_models`: nothing else is imported
             because a file says so.
-        kwargs: Options of `LitNested` and `LitModule`.
+        kwargs: Options of `LitWrapper` and `LitModule`.
     """
 
     def __init__(

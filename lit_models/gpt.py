@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lit_models.base import Batch, LitModule, MeanLoss
-from lit_models.decoder import GPT
+from lit_models.modules.transformer import GPT
 from lit_models.tasks import IGNORED, ModelError, TaskName
 
 
@@ -98,7 +98,7 @@ class LitGPT(LitModule):
         self.register_buffer("token_lengths", torch.ones(vocab_size, dtype=torch.long))
         self._characters = MeanLoss()  # for each token that was to be predicted
 
-    def normalized(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         """Give the network its tokens as they are."""
         return x
 

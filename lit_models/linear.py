@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lit_models.base import LitModule
-from lit_models.categories import ExpandCategories
+from lit_models.modules.categorical import ExpandCategories
 from lit_models.tasks import ModelError, TaskName
 
 

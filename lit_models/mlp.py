@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_models.base import LitModule
-from lit_models.categories import ExpandCategories
+from lit_models.modules.categorical import ExpandCategories
 from lit_models.tasks import ModelError, check_dropout
 
 Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
@@ -30,7 +30,7 @@ class MLP(nn.Module):
         cat_cardinalities: How many codes each category has, if the last numbers of a row are codes.
         activation: The activation's name.
         dropout: Share of the hidden units that are dropped in training.
-        batch_norm: Whether to normalise each hidden layer over the batch, before the activation.
+        batch_norm: Whether to normalize each hidden layer over the batch, before the activation.
 
     Raises:
         ModelError: If a width or the dropout is impossible.
@@ -79,7 +79,7 @@ class LitMLP(LitModule):
         hidden: Width of each hidden layer.
         activation: What stands between the layers.
         dropout: Share of the hidden units that are dropped in training.
-        batch_norm: Whether to normalise each hidden layer over the batch.
+        batch_norm: Whether to normalize each hidden layer over the batch.
         kwargs: Options of `LitModule`.
     """
 

@@ -10,11 +10,11 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities import dim_zero_cat
 
 from lit_models.base import LitModule
-from lit_models.nested import LitNested
 from lit_models.tabm import LitTabM
 from lit_models.tasks import ModelError, Task
+from lit_models.wrapper import LitWrapper
 
-QUERIES = 10_000  # samples whose nearest neighbour is looked for
+QUERIES = 10_000  # samples whose nearest neighbor is looked for
 PAIRED = 4_000  # samples of which all pairs are compared
 BINS = 20_000  # of cosines, from the smallest that there is to 1
 BLOCK = 2**22  # cosines in memory at a time
@@ -129,7 +129,7 @@ class PairTask(Task):
         return MetricCollection({"pairs": PairMetrics()})
 
 
-class LitSiamese(LitNested):
+class LitSiamese(LitWrapper):
     """An encoder of which embeddings of one class point in one direction, and of others in other directions.
 
     It learns from all pairs in a batch (Hadsell et al. 2006, with the cosine for a distance): those of one class are
@@ -141,7 +141,7 @@ class LitSiamese(LitNested):
         encoder_args: Options of the encoder's own, as `channels`; those of the training are options here.
         embedding_dim: Numbers in an embedding.
         margin: The cosine up to which two classes need not be pushed further apart, -1 to 1.
-        kwargs: Options of `LitNested` and `LitModule`.
+        kwargs: Options of `LitWrapper` and `LitModule`.
     """
 
     is_embedding = True  # what it gives are no probabilities of classes

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_models.base import LitModule
-from lit_models.categories import split_features
+from lit_models.modules.categorical import split_features
 from lit_models.tasks import ModelError, check_dropout, check_sizes
 
 
@@ -136,5 +136,5 @@ class LitTabM(LitModule):
             Shape `(B, num_outputs)`: what gives the mean of all perceptrons' predictions. In training, where each
             learns by itself, `(B * k, num_outputs)`, the `k` of a row in succession.
         """
-        scores = self.task.rescale(self.net(self.standardize(x)))
+        scores = self.task.rescale(self.net(self.normalization(x)))
         return scores.flatten(0, 1) if self.training else self.task.average(scores)

@@ -17,7 +17,7 @@ from torchmetrics.classification import (
 )
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 
-from lit_models.standardize import Standardize
+from lit_models.modules.normalization import Normalization
 
 TaskName = Literal["regression", "binary", "multiclass", "next_token"]
 Reduction = Literal["mean", "sum"]
@@ -165,7 +165,7 @@ class Regression(Task):
     def __init__(self, num_outputs: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(num_outputs, *args, **kwargs)
         self.criterion: nn.Module = getattr(nn, self.chosen)(reduction=self.reduction)
-        self.standardize = Standardize()
+        self.normalization = Normalization()
 
     def num_terms(self, scores: Tensor, y: Tensor) -> int:
         """Count the terms of a summed loss: one for each value."""
@@ -173,12 +173,12 @@ class Regression(Task):
 
     def rescale(self, scores: Tensor) -> Tensor:
         """Turn standardized values into the target's own unit."""
-        return self.standardize.inverse(scores)
+        return self.normalization.inverse(scores)
 
     def loss(self, scores: Tensor, y: Tensor) -> Tensor:
         """Compare values with targets, both standardized: a loss does not depend on the unit."""
         target = y.reshape(scores.shape).to(scores.dtype)
-        result: Tensor = self.criterion(self.standardize(scores), self.standardize(target))
+        result: Tensor = self.criterion(self.normalization(scores), self.normalization(target))
         return result
 
     def average(self, scores: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_models.base import LitModule
-from lit_models.encoders import BagEncoder, CNNEncoder, EncoderName, RecurrentEncoder, TransformerEncoder
+from lit_models.modules.text_encoders import BagEncoder, CNNEncoder, EncoderName, RecurrentEncoder, TransformerEncoder
 from lit_models.tasks import ModelError, check_dropout, check_sizes
 
 PAD, UNKNOWN = 0, 1  # the ids that fill the end of a row, and that stand for what was not seen
@@ -156,7 +156,7 @@ class LitTextClassifier(LitModule):
         self.sparse = sparse
         self.example_input_array = torch.ones(2, min(8, max_length), dtype=torch.long)
 
-    def normalized(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         """Give token ids as they are, in the type that the embedding takes; a batch of empty texts gets its padding.
 
         Raises:

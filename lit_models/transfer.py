@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from lit_models.backbones import is_file, locate, make_backbone, published, read_weights, trained_size
 from lit_models.base import LitModule
+from lit_models.modules.backbones import is_file, locate, make_backbone, published, read_weights, trained_size
 from lit_models.tasks import ModelError, check_dropout
 
 NAMED = 3  # tensors that a message names
@@ -37,12 +37,12 @@ class TransferNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # the order that convolutions prefer
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute scores, `(B, num_outputs)`, from normalised images, `(B, C, H, W)`."""
+        """Compute scores, `(B, num_outputs)`, from normalized images, `(B, C, H, W)`."""
         scores: Tensor = self.head(self.features(x))
         return scores
 
     def features(self, x: Tensor) -> Tensor:
-        """Compute what the head gets, `(B, F)`, from normalised images, `(B, C, H, W)`."""
+        """Compute what the head gets, `(B, F)`, from normalized images, `(B, C, H, W)`."""
         features: Tensor = self.backbone(x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last))
         return features
 
@@ -63,7 +63,7 @@ class LitTransfer(LitModule):
     """A pretrained backbone of torchvision with a new head.
 
     The weights are loaded when fitting starts, or by `load_weights`, and not when a model is made: a checkpoint needs
-    none. The mean and standard deviation by which their images were normalised come with them, and the command line
+    none. The mean and standard deviation by which their images were normalized come with them, and the command line
     has the data use their image size too (`preprocessing`).
 
     While the backbone is frozen its batch norms and dropouts are in evaluation mode. If it is never unfrozen, its
@@ -175,8 +175,8 @@ class LitTransfer(LitModule):
         if broken:
             raise ModelError(f"--model.weights {self.weights}: {broken[0]} holds what is no number; take others.")
         if self.hparams["normalize"] and not keep_statistics:
-            self.standardize.is_set.fill_(False)  # those of the data give way
-            self.standardize.set(loaded.mean, loaded.std)
+            self.normalization.is_set.fill_(False)  # those of the data give way
+            self.normalization.set(loaded.mean, loaded.std)
         self.has_weights.fill_(True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ class LitTransfer(LitModule):
     @torch.no_grad()
     def extract(self, x: Tensor) -> Tensor:
         """Compute what the head gets, `(B, F)`, from raw images, `(B, C, H, W)`."""
-        return self.net.features(self.normalized(x))
+        return self.net.features(self.normalize(x))
 
     def prepare_weights(self) -> None:
         """Find the weights, or download them, before anybody spends time on data.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import train
+from kindling.cli import KindlingCLI, main
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,13 +37,13 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-Run = Callable[[str], train.KindlingCLI]
+Run = Callable[[str], KindlingCLI]
 
 
 @pytest.fixture
 def run(workdir: Path) -> Run:
     """Run a command line, given as one string, in an empty working directory."""
-    return lambda line: train.main(line.split())
+    return lambda line: main(line.split())
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from lit_models import LitMLP, LitModule
 from tests.conftest import Run
 
 # A command line that trains each model for two epochs on embedded data of a size that it takes.
-IMAGES = "--data tests.tiny.TinyImages"
+IMAGES = "--data tests.helpers.tiny.TinyImages"
 MODELS = {
     "LitLinearRegression": "--data ToyDataModule --data.name diabetes",
     "LitLogisticRegression": "--data ToyDataModule --data.name breast_cancer",
@@ -20,10 +20,10 @@ MODELS = {
     "LitLeNet": IMAGES,
     "LitConvNet": f"{IMAGES} --model.channels [4,8]",
     "LitTransfer": f"{IMAGES} --model.backbone mobilenet_v3_small --model.weights none",
-    "LitTextClassifier": "--data tests.tiny.TinyTexts --model.pairs 50 --model.sparse true",
+    "LitTextClassifier": "--data tests.helpers.tiny.TinyTexts --model.pairs 50 --model.sparse true",
     "LitDistiller": "--data DigitsDataModule --model.student_args.hidden [8] --model.teacher {teacher}",
     "LitSiamese": f"{IMAGES} --model.encoder_args.channels [4,8]",
-    "LitGPT": "--data tests.tiny.TinyCorpus --model.width 16 --model.temperature 0 --model.max_new_tokens 6",
+    "LitGPT": "--data tests.helpers.tiny.TinyCorpus --model.width 16 --model.temperature 0 --model.max_new_tokens 6",
 }
 
 

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 
 from datamodules import Samples
 from lit_models import LitMLP, LitModule, LitTextClassifier
-from lit_models.optim import OptimizerName
-from tests.trainers import quiet_trainer
+from lit_models.optim.factory import OptimizerName
+from tests.helpers.trainers import quiet_trainer
 
 STEPS = 20
 LR, MOMENTUM, DECAY = 0.01, 0.8, 0.1

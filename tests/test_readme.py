@@ -12,9 +12,9 @@ from PIL import Image
 
 import datamodules
 import lit_models
-import train
+from kindling.cli import main
 from tests.conftest import ROOT
-from tests.published import publish_weights
+from tests.helpers.published import publish_weights
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
@@ -49,23 +49,23 @@ def test_every_command_runs(command: list[str], workdir: Path, request: pytest.F
         command = [*command, "--accelerator", "cpu", "--devices", "1", "--precision", "32-true"]
     if ".help" in line:
         with pytest.raises(SystemExit) as stop:
-            train.main(command)
+            main(command)
         assert stop.value.code == 0
         return
     if CHECKPOINT in line:
-        train.main(["--max_epochs", "1"])
+        main(["--max_epochs", "1"])
     if TABLE_CHECKPOINT in line:
-        train.main(shlex.split("--data CSVDataModule --data.path houses.csv --data.target price --max_epochs 1"))
+        main(shlex.split("--data CSVDataModule --data.path houses.csv --data.target price --max_epochs 1"))
     if PHOTO_CHECKPOINT in line:
-        train.main(shlex.split("--model LitTransfer --data ImageFolderDataModule --data.path photos --max_epochs 1"))
+        main(shlex.split("--model LitTransfer --data ImageFolderDataModule --data.path photos --max_epochs 1"))
     if TEXT_CHECKPOINT in line:
         texts = "--data TextCSVDataModule --data.path reviews.csv"
-        train.main(shlex.split(f"--model LitTextClassifier {texts} --max_epochs 1"))
+        main(shlex.split(f"--model LitTextClassifier {texts} --max_epochs 1"))
     if GPT_CHECKPOINT in line:
-        train.main(shlex.split("--model LitGPT --data TextCorpusDataModule --max_steps 2 --limit_val_batches 2"))
+        main(shlex.split("--model LitGPT --data TextCorpusDataModule --max_steps 2 --limit_val_batches 2"))
     if TEACHER in line:
         data = f"--data MNISTDataModule --data.data_dir {request.getfixturevalue('data_dir')} --limit_val_batches 2"
-        train.main(shlex.split(f"--model LitConvNet --model.channels [4] {data} --max_steps 2 --limit_test_batches 2"))
+        main(shlex.split(f"--model LitConvNet --model.channels [4] {data} --max_steps 2 --limit_test_batches 2"))
     if "configs/" in line:
         command = [str(ROOT / word) if word.startswith("configs/") else word for word in command]
     if "mnist" in line.lower():
@@ -74,7 +74,7 @@ def test_every_command_runs(command: list[str], workdir: Path, request: pytest.F
         command = [*command, "--max_epochs", "2"]
     elif "test" not in command and "predict" not in command:
         command = [*command, "--fast_dev_run", "2"]
-    train.main(command)
+    main(command)
 
 
 def _write_houses(folder: Path) -> None:
@@ -131,8 +131,8 @@ def test_the_readers_own_model_goes_the_whole_way(workdir: Path, monkeypatch: py
     assert len(source.splitlines()) <= 20
     (workdir / "my_models.py").write_text(source)
     monkeypatch.syspath_prepend(str(workdir))
-    train.main(["--model", "my_models.LitWide", "--model.width", "64", "--max_epochs", "3"])
-    cli = train.main(["test", "--ckpt_path", "runs/LitWide-DigitsDataModule/version_0/checkpoints/best.ckpt"])
+    main(["--model", "my_models.LitWide", "--model.width", "64", "--max_epochs", "3"])
+    cli = main(["test", "--ckpt_path", "runs/LitWide-DigitsDataModule/version_0/checkpoints/best.ckpt"])
     assert cli.trainer.callback_metrics["test_acc"] > 0.7
 
 

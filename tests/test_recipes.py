@@ -7,8 +7,8 @@ import torch
 
 from lit_models import LitConvNet
 from tests.conftest import ROOT, Run
-from tests.published import publish_weights
-from tests.trainers import keep
+from tests.helpers.published import publish_weights
+from tests.helpers.trainers import keep
 
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
 # What the embedded ones must reach when they really train: the test metric, and its bound.

@@ -31,7 +31,7 @@ def _summary(version: int) -> dict[str, Any]:
 
 def _interrupted(run: Run, flags: str, step: int) -> None:
     with pytest.raises(SystemExit):
-        run(f"{flags} --trainer.callbacks+=tests.tiny.Interrupt --trainer.callbacks.step {step}")
+        run(f"{flags} --trainer.callbacks+=tests.helpers.tiny.Interrupt --trainer.callbacks.step {step}")
 
 
 # There are 11 steps in an epoch: in the first one, at its end, after its end, and in the middle.

@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules import BatchSampler, DataError, DataModule, DigitsDataModule, Samples, ToyDataModule
 from datamodules.base import Balance, Stage, TaskName, image_moments, moments
 from lit_models import LitMLP
-from tests.trainers import quiet_trainer
+from tests.helpers.trainers import quiet_trainer
 
 
 class Table(DataModule):
@@ -44,7 +44,7 @@ class Table(DataModule):
 
 @pytest.fixture
 def pool() -> Samples:
-    """Two hundred rows of three columns, each row recognisable by its first; three classes, 20, 60 and 120 of them."""
+    """Two hundred rows of three columns, each row recognizable by its first; three classes, 20, 60 and 120 of them."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(200, 3, generator=generator)
     x[:, 0] = torch.arange(200.0)

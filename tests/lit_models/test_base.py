@@ -14,7 +14,7 @@ from datamodules import DigitsDataModule, Samples, ToyDataModule
 from lit_models import LitConvNet, LitLeNet, LitLinearRegression, LitMLP, LitModule
 from lit_models.base import MeanLoss
 from lit_models.tasks import Regression
-from tests.trainers import quiet_trainer
+from tests.helpers.trainers import quiet_trainer
 
 BASE_OPTIONS = {
     "task",
@@ -55,7 +55,7 @@ def _digits_mlp(**options: Any) -> LitMLP:
 def test_uint8_and_floating_point_images_get_the_same_scores(model: LitModule) -> None:
     model.eval()
     x = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
-    model.standardize.set(torch.full((1, 1, 1), 0.13), torch.full((1, 1, 1), 0.31))
+    model.normalization.set(torch.full((1, 1, 1), 0.13), torch.full((1, 1, 1), 0.31))
     torch.testing.assert_close(model(x), model(x / 255))
     torch.testing.assert_close(model(x), model.net((x / 255 - 0.13) / 0.31))
     assert not torch.allclose(model(x), model(x.float()))
@@ -63,7 +63,7 @@ def test_uint8_and_floating_point_images_get_the_same_scores(model: LitModule) -
 
 def test_flattened_images_get_their_channels_back() -> None:
     model = LitMLP(3 * 28 * 28, [8])
-    model.standardize.set(torch.rand(3, 1, 1), torch.rand(3, 1, 1) + 0.1)
+    model.normalization.set(torch.rand(3, 1, 1), torch.rand(3, 1, 1) + 0.1)
     x = torch.randint(0, 256, (5, 3, 28, 28), dtype=torch.uint8)
     torch.testing.assert_close(model(x.flatten(1)), model(x))
 
@@ -226,10 +226,10 @@ def test_fitting_takes_over_the_statistics_once() -> None:
     quiet_trainer().fit(model, first)
     assert isinstance(model.task, Regression)
     for _ in range(2):
-        assert model.standardize.mean.equal(first.statistics["mean"])
-        assert model.standardize.std.equal(first.statistics["std"])
-        assert model.task.standardize.mean.equal(first.statistics["target_mean"])
-        assert model.task.standardize.std.equal(first.statistics["target_std"])
+        assert model.normalization.mean.equal(first.statistics["mean"])
+        assert model.normalization.std.equal(first.statistics["std"])
+        assert model.task.normalization.mean.equal(first.statistics["target_mean"])
+        assert model.task.normalization.std.equal(first.statistics["target_std"])
         quiet_trainer().fit(model, ToyDataModule("diabetes", seed=1))
 
 
@@ -241,7 +241,7 @@ def test_statistics_stay_neutral(how: str) -> None:
         trainer.test(model, data, verbose=False)
     else:
         trainer.fit(model, data)
-    assert (model.standardize.mean.item(), model.standardize.std.item()) == (0, 1)
+    assert (model.normalization.mean.item(), model.normalization.std.item()) == (0, 1)
 
 
 def test_plain_loaders_need_no_statistics() -> None:
@@ -251,7 +251,7 @@ def test_plain_loaders_need_no_statistics() -> None:
     trainer = quiet_trainer()
     trainer.fit(model, loader, loader)
     assert trainer.callback_metrics["val_loss"].isfinite()
-    assert not model.standardize.is_set
+    assert not model.normalization.is_set
 
 
 # Compiling

@@ -7,7 +7,7 @@ from lit_models import ConvNet, LeNet, LitConvNet, LitLeNet, ModelError
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (1, 32, 32), (3, 28, 28), (3, 32, 32)])
-def test_lenet_takes_both_of_its_sizes_in_any_colour(shape: tuple[int, int, int]) -> None:
+def test_lenet_takes_both_of_its_sizes_in_any_color(shape: tuple[int, int, int]) -> None:
     model = LitLeNet(shape, num_outputs=7)
     assert model(torch.zeros(4, *shape)).shape == (4, 7)
     assert model(model.example_input_array).shape == (2, 7)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from datamodules import DigitsDataModule
 from lit_models import LitDistiller, LitMLP, LitSiamese, LitTabM, LitTextClassifier, ModelError
 from tests.conftest import Run
-from tests.trainers import keep, quiet_trainer
+from tests.helpers.trainers import keep, quiet_trainer
 
 DIGITS: dict[str, Any] = {"in_features": 64, "input_shape": (1, 8, 8)}
 SMALL: dict[str, Any] = {**DIGITS, "student_args": {"hidden": [8]}, "optimizer": "SGD", "lr": 0.1, "momentum": 0.0}

@@ -30,7 +30,7 @@ def test_the_activation_stands_between_each_two_layers(activation: Activation, k
     assert _kinds(MLP(4, [3, 3], 2, activation)) == [nn.Flatten, nn.Linear, kind, nn.Linear, kind, nn.Linear]
 
 
-def test_batch_normalisation_and_dropout_stand_in_their_places() -> None:
+def test_batch_normalization_and_dropout_stand_in_their_places() -> None:
     net = MLP(4, [3], 2, dropout=0.25, batch_norm=True)
     assert _kinds(net) == [nn.Flatten, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout, nn.Linear]
     assert net.layers[1].bias is None

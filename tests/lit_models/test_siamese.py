@@ -12,8 +12,8 @@ from torchmetrics.functional import auroc
 from lit_models import LitSiamese, ModelError, siamese
 from lit_models.siamese import PairMetrics, PairTask
 from tests.conftest import ROOT, Run
-from tests.tiny import TinyTexts
-from tests.trainers import quiet_trainer
+from tests.helpers.tiny import TinyTexts
+from tests.helpers.trainers import quiet_trainer
 
 
 def _samples(size: int, classes: int, dim: int = 6) -> tuple[Tensor, Tensor]:

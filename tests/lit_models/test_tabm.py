@@ -11,7 +11,7 @@ from datamodules import Samples
 from lit_models import LitTabM, ModelError
 from lit_models.tasks import Regression, TaskName
 from tests.datamodules.test_base import Table
-from tests.trainers import quiet_trainer
+from tests.helpers.trainers import quiet_trainer
 
 SMALL: dict[str, Any] = {"k": 4, "width": 16, "num_blocks": 1, "embedding_dim": 4, "num_frequencies": 8}
 TASKS: list[tuple[TaskName, int]] = [("regression", 1), ("regression", 2), ("binary", 1), ("multiclass", 3)]
@@ -41,7 +41,7 @@ def batch(task: TaskName, num_outputs: int, size: int = 6) -> tuple[Tensor, Tens
 
 def members(model: LitTabM, x: Tensor) -> Tensor:
     """Compute what each member says, `(B, k, num_outputs)`: probabilities, or values in the target's unit."""
-    scores = model.task.rescale(model.net(model.standardize(x)))
+    scores = model.task.rescale(model.net(model.normalization(x)))
     kind = type(model.task).__name__
     return scores.softmax(2) if kind == "Multiclass" else scores.sigmoid() if kind == "Binary" else scores
 
@@ -51,7 +51,7 @@ def test_a_prediction_is_the_mean_of_the_members(task: TaskName, num_outputs: in
     model = model_of(task, num_outputs).eval()
     if task == "regression":
         assert isinstance(model.task, Regression)
-        model.task.standardize.set(torch.tensor(100.0), torch.tensor(5.0))
+        model.task.normalization.set(torch.tensor(100.0), torch.tensor(5.0))
     x, _ = batch(task, num_outputs)
     with torch.no_grad():
         each, predicted = members(model, x), model.predict_step(x, 0)
@@ -66,7 +66,7 @@ def test_the_training_loss_is_the_mean_of_the_members_own(task: TaskName, num_ou
     model = model_of(task, num_outputs, dropout=0.0).train()
     x, y = batch(task, num_outputs)
     with torch.no_grad():
-        scores = model.task.rescale(model.net(model.standardize(x)))
+        scores = model.task.rescale(model.net(model.normalization(x)))
         if task == "multiclass":
             losses = [F.cross_entropy(scores[:, at], y) for at in range(4)]
         elif task == "binary":

@@ -58,7 +58,7 @@ def test_the_loss_of_a_regression_does_not_depend_on_the_unit(name: str) -> None
     losses = []
     for unit in (1.0, 1000.0):
         task = Regression(1, name).double()
-        task.standardize.set(torch.tensor(0.5) * unit, torch.tensor(2.0) * unit)
+        task.normalization.set(torch.tensor(0.5) * unit, torch.tensor(2.0) * unit)
         losses.append(task.loss(scores * unit, y * unit))
     torch.testing.assert_close(losses[1], losses[0])
     torch.testing.assert_close(losses[0], ERRORS[name]((scores[:, 0] - y) / 2).mean())
@@ -66,7 +66,7 @@ def test_the_loss_of_a_regression_does_not_depend_on_the_unit(name: str) -> None
 
 def test_the_values_of_a_regression_are_in_the_targets_own_unit() -> None:
     task = Regression(2)
-    task.standardize.set(torch.tensor([100.0, -5.0]), torch.tensor([10.0, 2.0]))
+    task.normalization.set(torch.tensor([100.0, -5.0]), torch.tensor([10.0, 2.0]))
     values = task.rescale(torch.tensor([[0.0, 0.0], [1.0, -1.0]]))
     assert values.tolist() == [[100, -5], [110, -7]]
     assert task.activate(values).equal(values)

@@ -10,11 +10,11 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_se
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_models import LitTextClassifier, ModelError
-from lit_models.composite import CompositeOptimizer
-from lit_models.encoders import CNNEncoder, EncoderName, RecurrentEncoder, TransformerEncoder, masked_mean
+from lit_models.modules.text_encoders import CNNEncoder, EncoderName, RecurrentEncoder, TransformerEncoder, masked_mean
+from lit_models.optim.composite import CompositeOptimizer
 from tests.conftest import Run
-from tests.tiny import TinyTexts
-from tests.trainers import quiet_trainer
+from tests.helpers.tiny import TinyTexts
+from tests.helpers.trainers import quiet_trainer
 
 ENCODERS = get_args(EncoderName)
 VOCAB = 50
@@ -203,7 +203,7 @@ def test_every_encoder_exports_with_any_number_of_texts(encoder: EncoderName) ->
 
 @pytest.mark.parametrize("encoder", ["cnn", "lstm", "transformer"])
 def test_other_encoders_go_through_the_front_door(run: Run, encoder: EncoderName) -> None:
-    cli = run(f"--model LitTextClassifier --model.encoder {encoder} --data tests.tiny.TinyTexts --max_epochs 1")
+    cli = run(f"--model LitTextClassifier --model.encoder {encoder} --data tests.helpers.tiny.TinyTexts --max_epochs 1")
     folder = Path(cli.trainer.default_root_dir)
     loaded = LitTextClassifier.load_from_checkpoint(folder / "checkpoints" / "best.ckpt", weights_only=True)
     assert (loaded.hparams["encoder"], loaded.hparams["vocab_size"]) == (encoder, 30)

@@ -19,12 +19,12 @@ from torchvision import models
 from datamodules import DataModule, ImageDataModule, Samples
 from datamodules.base import Stage, TaskName
 from lit_models import LitConvNet, LitTransfer, ModelError
-from lit_models.backbones import Weights, read_weights
-from lit_models.optim import OptimizerName, SchedulerName
+from lit_models.modules.backbones import Weights, read_weights
+from lit_models.optim.factory import OptimizerName, SchedulerName
 from tests.conftest import Run
-from tests.lit_models.test_backbones import Harmful
-from tests.tiny import TinyImages
-from tests.trainers import quiet_trainer
+from tests.helpers.tiny import TinyImages
+from tests.helpers.trainers import quiet_trainer
+from tests.lit_models.modules.test_backbones import Harmful
 
 BACKBONE = "mobilenet_v3_small"  # batch norms and a dropout, and quick
 PUBLISHED = models.MobileNet_V3_Small_Weights.DEFAULT
@@ -66,7 +66,7 @@ def flags(file: str) -> str:
     """A command line that trains three steps an epoch."""
     return (
         f"--model LitTransfer --model.backbone {BACKBONE} --model.weights {file} "
-        "--data tests.tiny.TinyImages --data.batch_size 16 --logger false"
+        "--data tests.helpers.tiny.TinyImages --data.batch_size 16 --logger false"
     )
 
 
@@ -90,7 +90,7 @@ def _is_learned(state: State, learned: State) -> bool:
     return all(value.equal(learned[name]) for name, value in state.items())
 
 
-class Colours(ImageDataModule):
+class Colors(ImageDataModule):
     """Forty images of 3x32x32, of two classes, or with a value, which their brightness tells.
 
     Args:
@@ -155,15 +155,15 @@ def test_weights_are_those_of_the_file_and_the_head_is_new(tmp_path: Path, learn
 def test_a_checkpoint_gives_its_backbone_and_its_statistics(tmp_path: Path, file: str) -> None:
     first, data = _transfer(file, unfreeze_epoch=0, lr=0.01), _tiny()
     trainer = quiet_trainer()
-    first.standardize.mean.fill_(0.0)
+    first.normalization.mean.fill_(0.0)
     trainer.fit(first, data)
-    first.standardize.mean, first.standardize.std = torch.full((1, 1, 1), 0.3), torch.full((1, 1, 1), 0.2)
+    first.normalization.mean, first.normalization.std = torch.full((1, 1, 1), 0.3), torch.full((1, 1, 1), 0.2)
     trainer.save_checkpoint(tmp_path / "first.ckpt")
     second = LitTransfer(BACKBONE, str(tmp_path / "first.ckpt"), (3, 32, 32), num_outputs=1, task="binary")
-    quiet_trainer().fit(second, Colours())
+    quiet_trainer().fit(second, Colors())
     torch.testing.assert_close(_backbone(second), _backbone(first), rtol=0, atol=0)
-    assert second.standardize.mean.equal(first.standardize.mean)
-    assert second.standardize.std.equal(first.standardize.std)
+    assert second.normalization.mean.equal(first.normalization.mean)
+    assert second.normalization.std.equal(first.normalization.std)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -174,8 +174,8 @@ def test_statistics_of_the_weights_win_over_those_of_the_data(file: str, normali
     expected = [torch.tensor(values).view(3, 1, 1) for values in (prepared.mean, prepared.std)]
     if not normalize:
         expected = [torch.tensor(0.0), torch.tensor(1.0)]
-    torch.testing.assert_close([model.standardize.mean, model.standardize.std], expected, rtol=0, atol=0)
-    # A grey image is normalised as one of three equal channels.
+    torch.testing.assert_close([model.normalization.mean, model.normalization.std], expected, rtol=0, atol=0)
+    # A gray image is normalized as one of three equal channels.
     x = data.splits["test"].samples.x[:4]
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(x), model(x.expand(-1, 3, -1, -1)))
@@ -184,7 +184,7 @@ def test_statistics_of_the_weights_win_over_those_of_the_data(file: str, normali
 def test_without_weights_the_data_have_their_own() -> None:
     model, data = _transfer("none"), _tiny()
     quiet_trainer().fit(model, data)
-    assert model.standardize.mean.equal(data.statistics["mean"])
+    assert model.normalization.mean.equal(data.statistics["mean"])
     assert not model.has_weights
     with pytest.raises(ModelError, match=r"--model\.weights none"):
         model.load_weights()
@@ -252,12 +252,12 @@ def test_what_holds_no_weights_is_refused_in_one_line(
 ) -> None:
     path = _bad(tmp_path, learned, what)
     line = mistake(
-        f"--model LitTransfer --model.backbone {BACKBONE} --model.weights {path} --data tests.tiny.TinyImages "
+        f"--model LitTransfer --model.backbone {BACKBONE} --model.weights {path} --data tests.helpers.tiny.TinyImages "
         "--max_epochs 1"
     )
     assert said in line
     assert f"--model.weights {path}" in line
-    assert "\033" not in line  # no colours
+    assert "\033" not in line  # no colors
     assert len(line) < 600
     assert not list(Path().iterdir()), "nothing is left behind"
 
@@ -296,7 +296,7 @@ def test_a_missing_download_says_where_to_put_it(
         raise URLError("Name or service not known")
 
     monkeypatch.setattr("torch.hub.urlopen", offline)
-    line = f"--model LitTransfer --model.backbone {BACKBONE} --data tests.tiny.TinyImages --fast_dev_run true"
+    line = f"--model LitTransfer --model.backbone {BACKBONE} --data tests.helpers.tiny.TinyImages --fast_dev_run true"
     said = mistake(line)
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     assert f"--model.weights DEFAULT: {PUBLISHED.url} cannot be downloaded" in said
@@ -465,7 +465,7 @@ def _saved(version: int) -> State:
 
 def _interrupted(run: Run, flags: str, step: int) -> None:
     with pytest.raises(SystemExit):
-        run(f"{flags} --trainer.callbacks+=tests.tiny.Interrupt --trainer.callbacks.step {step}")
+        run(f"{flags} --trainer.callbacks+=tests.helpers.tiny.Interrupt --trainer.callbacks.step {step}")
 
 
 def _resumed_equals(run: Run, flags: str, steps: list[int], more: str = "") -> None:
@@ -698,7 +698,7 @@ def test_so_they_do_in_every_task(file: str, task: TaskName) -> None:
         torch.manual_seed(0)
         outputs = 2 if task == "multiclass" else 1
         model = LitTransfer(BACKBONE, file, (3, 32, 32), views=views, task=task, num_outputs=outputs, lr=0.01)
-        data = Colours(task, batch_size=8)
+        data = Colors(task, batch_size=8)
         trainer = quiet_trainer(max_epochs=4)
         trainer.fit(model, data)
         measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -832,7 +832,7 @@ def test_plain_loaders_have_no_features_to_keep(file: str, learned: State, extra
 def test_features_and_images_get_the_same_scores(file: str) -> None:
     model = LitTransfer(BACKBONE, file, (3, 32, 32), task="regression", num_outputs=2).eval()
     model.load_weights()
-    model.task.standardize.set(torch.tensor([3.0, 4.0]), torch.tensor([5.0, 6.0]))  # type: ignore[union-attr, operator]
+    model.task.normalization.set(torch.tensor([3.0, 4.0]), torch.tensor([5.0, 6.0]))  # type: ignore[union-attr, operator]
     x = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
         features = model.extract(x)
@@ -916,7 +916,7 @@ def test_other_weights_are_refused_where_a_run_goes_on(
     run: Run, mistake: Callable[[str], str], file: str, tmp_path: Path
 ) -> None:
     model = f"--model LitTransfer --model.backbone {BACKBONE} --model.weights none"
-    run(f"{model} --data tests.tiny.TinyImages --max_epochs 1")
+    run(f"{model} --data tests.helpers.tiny.TinyImages --max_epochs 1")
     kept = shutil.move("runs", tmp_path / "kept")  # `mistake` looks for runs left behind
     line = mistake(f"--ckpt_path {next(Path(kept).rglob('last.ckpt'))} --max_epochs 2 --model.weights {file}")
     assert "the run of this checkpoint began with none" in line

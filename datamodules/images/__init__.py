@@ -1,0 +1,1 @@
+"""Images: from files, archives and the hub to batches."""

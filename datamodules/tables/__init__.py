@@ -1,0 +1,1 @@
+"""Tables: from CSV, TSV and Parquet files to batches."""

@@ -1,0 +1,347 @@
+"""Tables on disk: found, recognized by their content, parsed once, and kept as columns."""
+
+import contextlib
+import difflib
+import glob
+import hashlib
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from numpy.typing import NDArray
+
+from datamodules.errors import DataError
+from datamodules.tables.dialect import GZIP, MISSING, Dialect, complete, header, is_number, magic, rows
+from datamodules.tables.reader import (
+    BLOCK,
+    WrongTypeError,
+    batches,
+    check_same_columns,
+    column_types,
+    join,
+    mixed_columns,
+    parse,
+    tidy,
+)
+from datamodules.tables.values import check_names, not_a_number
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".parquet", ".pq", ".gz")  # what is taken from a folder
+FORMAT = "1"  # of the cache; a change makes older files unread
+
+
+class TableFiles:
+    """One table in one or more files of the same columns: CSV, TSV (plain or gzip) or Parquet, told by their content.
+
+    Args:
+        path: A file, a folder or a glob.
+        dialect: How text tables are written.
+        cache_dir: Where parsed tables are kept as Parquet files, named by the content they were parsed from.
+        flag: The option that gave the path, for messages.
+        expected: The columns of a table that went before, whose names those without a header take over.
+        text: TablePreprocessor that are text, though they may look like numbers.
+
+    Raises:
+        DataError: If nothing that can be read is there.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        dialect: Dialect,
+        cache_dir: str,
+        flag: str = "--data.path",
+        expected: Sequence[str] | None = None,
+        text: Sequence[str] = (),
+    ) -> None:
+        self.flag = flag
+        self.expected = expected
+        self.text = tuple(sorted(text))
+        self.given = dialect
+        self.cache_dir = Path(cache_dir).expanduser()
+        try:
+            self.files = find_files(path, flag)
+            self.size = sum(file.stat().st_size for file in self.files)
+            kinds = {file: _is_parquet(file) for file in self.files}
+        except OSError as error:
+            raise DataError(f"{flag} {path}: cannot be read ({error.strerror}).") from error
+        self.is_parquet = kinds[self.files[0]]
+        for file, is_parquet in kinds.items():
+            if is_parquet != self.is_parquet:
+                raise DataError(f"{file}: this folder mixes Parquet and text files; give a glob that takes one kind.")
+        self.is_packed = any(magic(file) == GZIP for file in self.files)
+        self._parsed: pa.Table | None = None
+
+    @cached_property
+    def dialect(self) -> Dialect:
+        """The dialect, with what was found out."""
+        # What a model of one feature learned from has two columns, and what it predicts from may have one.
+        return complete(self.files[0], self.given, self.expected is not None and len(self.expected) == 2)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What the content of the files, and how they are read, hashes to."""
+        try:
+            digests = [_digest(file) for file in self.files]
+        except OSError as error:
+            raise DataError(f"{self.flag}: {error.filename} cannot be read ({error.strerror}).") from error
+        names = None if self.is_parquet else self.names  # without a header, they depend on what is expected
+        dialect = None if self.is_parquet else self.dialect
+        return hashlib.sha256(repr((FORMAT, dialect, names, digests)).encode()).hexdigest()
+
+    @property
+    def cached(self) -> Path:
+        """The file in which this table is kept once it is parsed."""
+        key = hashlib.sha256(repr((self.fingerprint, self.text)).encode()).hexdigest()[:24]
+        return self.cache_dir / f"{self.files[0].name.partition('.')[0]}-{key}.parquet"
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        if self.is_parquet:
+            return list(_parquet(self.files[0]).schema_arrow.names)
+        return self._header(self.files[0])[0]
+
+    def _header(self, file: Path) -> tuple[list[str], int]:
+        """Give the names of a file's columns, and how many lines they take."""
+        names, lines = header(file, self.dialect)
+        if not self.dialect.header and self.expected and self.expected[0] == "x1" and len(names) < len(self.expected):
+            names[-1] = f"x{len(names)}"  # there is no target
+        return names, lines
+
+    def _check_columns(self) -> None:
+        twice = [name for name, count in Counter(self.names).items() if count > 1]
+        if twice:
+            raise DataError(f"{self.files[0]}: there are {self.names.count(twice[0])} columns named {twice[0]!r}.")
+        for file in self.files[1:]:
+            names = _parquet(file).schema_arrow.names if self.is_parquet else self._header(file)[0]
+            check_same_columns(names, self.names, file, self.files[0])
+
+    def read(self) -> pa.Table:
+        """Read the whole table; numbers with a fraction are float32. `keep` stores what had to be parsed."""
+        self._check_columns()
+        if self.is_parquet:
+            parts = [tidy(read_parquet(file), self.text) for file in self.files]
+            if not sum(map(len, parts)):
+                raise DataError(f"{self.files[0]}: there is no row of data.")
+            return join(parts).combine_chunks()
+        with contextlib.suppress(OSError, pa.ArrowInvalid):  # not there, or damaged
+            table: pa.Table = pq.read_table(self.cached, memory_map=True)
+            return table
+        parts = self._parse(self.text)
+        mixed = mixed_columns(parts)
+        if mixed:  # so that they are as written in all files
+            parts = self._parse([*self.text, *mixed])
+        self._parsed = join(parts)
+        return self._parsed
+
+    def _parse(self, text: Sequence[str]) -> list[pa.Table]:
+        return [parse(file, self.dialect, *self._header(file), text) for file in self.files]
+
+    def keep(self) -> None:
+        """Store the table that `read` parsed, so that the next run need not."""
+        if self._parsed is not None:
+            self._store([self._parsed])
+            self._parsed = None
+
+    def as_parquet(self) -> list[Path]:
+        """Give Parquet files of the table, made in bounded memory and kept in the cache if it is not Parquet already.
+
+        Raises:
+            DataError: If a column that begins with numbers has text in it.
+        """
+        self._check_columns()
+        if self.is_parquet:
+            return self.files
+        if not self.cached.is_file():
+            size = f"{self.size / 1e6:,.0f} MB"
+            rank_zero_only(print)(f"{self.files[0]}: {size} are converted to Parquet once, in {self.cache_dir}")
+            self._convert()
+        return [self.cached]
+
+    def _convert(self) -> None:
+        inferred = column_types(self.files[0], self.dialect, *self._header(self.files[0]))
+        types = {name: inferred.get(name, pa.float32()) for name in self.names} | dict.fromkeys(self.text, pa.string())
+        while True:
+            try:
+                return self._store(
+                    table.select(self.names)
+                    for file in self.files
+                    for table in batches(file, self.dialect, *self._header(file), types)
+                )
+            except WrongTypeError as error:
+                # The beginning did not tell the type of a column: it is widened, and all begins anew.
+                name = error.column
+                if pa.types.is_floating(types[name]) and name in inferred:
+                    raise self._text_among_numbers(name) from error
+                types[name] = pa.float32() if pa.types.is_integer(types[name]) else pa.string()
+
+    def _text_among_numbers(self, name: str) -> DataError:
+        known = {*MISSING, *self.given.missing_values}
+        for file in self.files:
+            at = self._header(file)[0].index(name)
+            for line, cells in rows(file, self.dialect):
+                if cells[at] not in known and not is_number(cells[at], str(self.dialect.decimal)):
+                    return DataError(not_a_number(f"{file}, line {line}: '{cells[at]}' in column {name}", name))
+        return DataError(f"{self.files[0]}: column {name} has text among its numbers.")
+
+    def _store(self, tables: Iterable[pa.Table]) -> None:
+        temporary, writer = None, None
+        try:
+            self.cache_dir.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self.cache_dir, suffix=".tmp")
+            os.close(handle)
+            for table in tables:
+                if writer is None:
+                    text = [field.name for field in table.schema if pa.types.is_string(field.type)]
+                    writer = pq.ParquetWriter(
+                        temporary, table.schema, compression="none", use_dictionary=text, write_statistics=False
+                    )
+                writer.write_table(table, row_group_size=max(1, BLOCK // (8 * max(1, table.num_columns))))
+            if writer is None:
+                raise DataError(f"{self.files[0]}: there is a header, but no row of data.")
+            writer.close()
+            writer = None
+            os.replace(temporary, self.cached)
+        except OSError as error:
+            raise DataError(
+                f"--data.cache_dir {self.cache_dir}: the parsed table cannot be kept there ({error}); "
+                "make room, or give another folder."
+            ) from error
+        finally:
+            if writer is not None:
+                _close(writer)
+            if temporary is not None:
+                Path(temporary).unlink(missing_ok=True)
+
+    def where(self, row: int, column: str) -> str:
+        """Name the place of a value, and what is written there.
+
+        Args:
+            row: The row of the table, counted from 0 through all files.
+            column: The name of the column.
+        """
+        if self.is_parquet:
+            for file in self.files:
+                size = _parquet(file).metadata.num_rows
+                if row < size:
+                    return f"{file}, row {row + 1}, column {column}"
+                row -= size
+        for file in self.files:
+            at = self._header(file)[0].index(column)
+            for line, cells in rows(file, self.dialect):
+                if row == 0:
+                    return f"{file}, line {line}: '{cells[at]}' in column {column}"
+                row -= 1
+        raise IndexError(row)
+
+
+@dataclass
+class Part:
+    """A table that was read.
+
+    Args:
+        files: Where from.
+        table: The rows.
+        rows: Which rows of the files these are, shape `(n,)`; None for all.
+    """
+
+    files: TableFiles
+    table: pa.Table
+    rows: NDArray[np.int64] | None = None
+
+    def where(self, row: int, column: str) -> str:
+        """Name the place of a value in the files."""
+        return self.files.where(row if self.rows is None else int(self.rows[row]), column)
+
+    def column(self, name: str, flag: str) -> pa.ChunkedArray:
+        """Give a column that a flag names."""
+        check_names([name], self.table.column_names, flag)
+        return self.table[name]
+
+
+def find_files(path: str, flag: str) -> list[Path]:
+    """Find the files at a path, sorted: one file, those that match a glob, or the tables in a folder.
+
+    Raises:
+        DataError: If there is none; the message has the nearest name.
+    """
+    given = Path(path).expanduser()
+    if given.is_dir():
+        files = sorted(file for file in given.iterdir() if file.is_file() and file.suffix.lower() in SUFFIXES)
+        if not files:
+            raise DataError(f"{flag} {path}: this folder has no table ({', '.join(SUFFIXES)}).")
+    elif glob.has_magic(path) and not given.exists():
+        files = sorted(Path(file) for file in glob.glob(str(given), recursive=True) if Path(file).is_file())
+        if not files:
+            raise DataError(f"{flag} {path}: no file matches.")
+    else:
+        try:
+            given.stat()
+        except FileNotFoundError as error:
+            names = [file.name for file in given.parent.iterdir()] if given.parent.is_dir() else []
+            close = difflib.get_close_matches(given.name, names, n=1)
+            hint = f"; did you mean {given.parent / close[0]}?" if close else "."
+            raise DataError(f"{flag} {path}: there is no such file{hint}") from error
+        files = [given]
+    return files
+
+
+def _is_parquet(file: Path) -> bool:
+    with file.open("rb") as stream:
+        start = stream.read(8)
+    if not start:
+        raise DataError(f"{file}: the file is empty.")
+    if start.startswith(b"PK\x03\x04"):
+        raise DataError(f"{file}: this is a zip archive or an Excel sheet; save it as CSV.")
+    return start.startswith(b"PAR1")
+
+
+def _parquet(file: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise damaged(file, error) from error
+
+
+def read_parquet(file: Path, row_group: int | None = None, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some columns of one row group.
+
+    Raises:
+        DataError: If it is damaged.
+    """
+    try:
+        with pq.ParquetFile(file) as parquet:
+            return parquet.read(columns) if row_group is None else parquet.read_row_group(row_group, columns=columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise damaged(file, error) from error
+
+
+def damaged(file: Path, error: Exception) -> DataError:
+    """Say that a Parquet file cannot be read."""
+    return DataError(f"{file}: a damaged Parquet file ({str(error).partition(chr(10))[0]}).")
+
+
+def _digest(file: Path) -> str:
+    """Hash a file's content, on all cores: SHA-256 of the SHA-256 of its blocks."""
+
+    def one(start: int) -> bytes:
+        with file.open("rb") as stream:
+            stream.seek(start)
+            return hashlib.sha256(stream.read(BLOCK // 2)).digest()
+
+    with ThreadPoolExecutor() as pool:
+        return hashlib.sha256(b"".join(pool.map(one, range(0, file.stat().st_size, BLOCK // 2)))).hexdigest()
+
+
+def _close(writer: pq.ParquetWriter) -> None:
+    with contextlib.suppress(OSError):  # the disk that was full is full for the end of the file too
+        writer.close()

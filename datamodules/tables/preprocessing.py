@@ -1,0 +1,278 @@
+"""What the columns of a table are, fitted on its training rows, and how a row becomes a row of numbers."""
+
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from datamodules.errors import DataError
+from datamodules.tables.values import (
+    Kind,
+    Where,
+    check_names,
+    count_distinct,
+    is_number_text,
+    kind_of,
+    listed,
+    natural,
+    numbers,
+    texts,
+    type_name,
+)
+
+HALF = 0.5  # a text column of which fewer rows repeat a value than this is no category
+MIN_COUNT = 5  # a category in fewer training rows counts as unseen; in small tables, in fewer than 1 % of them
+FAR = 1000  # standard deviations from 0: where float32 would show fewer than some 10,000 steps of one
+MAX_CATEGORIES = 1000  # of one column, the most frequent ones
+SAMPLE = 100_000  # rows of which medians and quantiles are taken, where there are more
+IDENTIFIER = re.compile(
+    r"(?i:(?:^|[\W_])(?:id|uuid|guid|index|key|rownames|unnamed)(?:[\W_\d]|$))|[a-z](?:Id|ID)$|^column_1$"
+)
+
+
+@dataclass
+class Column:
+    """One column: what it holds, what it is for, and what was fitted on it.
+
+    Args:
+        name: Its name.
+        kind: What it holds. A number is standardised by `mean` and `std`, and `median` takes the place of what is
+            missing; a date is a number of days since 1970; a category becomes its place in `categories`, plus 1.
+        role: `feature`, or why it is none.
+        missing: How many training rows lack it.
+        median: Median over the training rows.
+        mean: Mean over the training rows, the median standing for what is missing.
+        std: Standard deviation likewise; 1 if it is 0.
+        offset: What is taken away before a number becomes float32, whose 24 bits would not show how it varies.
+        categories: The values of a category, None for a missing one. Code 0 is for what training did not see.
+    """
+
+    name: str
+    kind: Kind
+    role: str = "feature"
+    missing: int = 0
+    median: float = 0.0
+    mean: float = 0.0
+    std: float = 1.0
+    offset: float = 0.0
+    categories: list[str | None] = field(default_factory=list)
+
+    @property
+    def is_identifier(self) -> bool:
+        """Whether it names the rows."""
+        return self.role == "left out: an identifier"
+
+    @property
+    def is_flagged(self) -> bool:
+        """Whether a second column says, by 1 or 0, if the number was missing."""
+        return self.kind != "category" and self.missing > 0
+
+
+class TablePreprocessor:
+    """The columns of a table, as they were in training.
+
+    A row becomes one of float32: the numbers, then a flag for each number that can be missing, then the codes of the
+    categories.
+
+    Args:
+        columns: All of them, in the order of the training table.
+    """
+
+    def __init__(self, columns: list[Column]) -> None:
+        self.columns = columns
+        features = [column for column in columns if column.role == "feature"]
+        self.numbers = [column for column in features if column.kind != "category"]
+        self.flagged = [column for column in self.numbers if column.is_flagged]
+        self.categories = [column for column in features if column.kind == "category"]
+        self.features = [*self.numbers, *self.categories]
+
+    @classmethod
+    def from_state(cls, state: list[dict[str, Any]]) -> "TablePreprocessor":
+        """Rebuild columns from the primitives in a checkpoint."""
+        return cls([Column(**column) for column in state])
+
+    def to_state(self) -> list[dict[str, Any]]:
+        """Give everything as primitives."""
+        return [asdict(column) for column in self.columns]
+
+    def __len__(self) -> int:
+        return len(self.numbers) + len(self.flagged) + len(self.categories)
+
+    @property
+    def cardinalities(self) -> list[int]:
+        """How many codes each category has, the unseen included."""
+        return [len(column.categories) + 1 for column in self.categories]
+
+    def moments(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and standard deviation of each number of a row, `(F,)`; 0 and 1 for flags and codes."""
+        mean, std = np.zeros(len(self), np.float32), np.ones(len(self), np.float32)
+        for at, column in enumerate(self.numbers):
+            mean[at], std[at] = column.mean - column.offset, column.std
+        return mean, std
+
+    def encode(self, table: pa.Table, where: Where, source: str) -> NDArray[np.float32]:
+        """Turn rows into numbers.
+
+        Args:
+            table: A table with all the features among its columns, in any order.
+            where: Names the place of a value, for messages.
+            source: Names the table, likewise.
+
+        Returns:
+            Shape `(N, F)`.
+
+        Raises:
+            DataError: If a feature is missing, or a value is no number that float32 holds where one must be.
+        """
+        check_names([column.name for column in self.features], table.column_names, source)
+        x = np.empty((len(table), len(self)), np.float32)
+        flag = len(self.numbers)
+        for at, column in enumerate(self.numbers):
+            values = numbers(table[column.name], column.name, where)
+            gaps = np.isnan(values)
+            values = np.where(gaps, column.median, values) if gaps.any() else values
+            x[:, at] = values - column.offset if column.offset else values
+            if column.is_flagged:
+                x[:, flag] = gaps
+                flag += 1
+        for at, column in enumerate(self.categories, flag):
+            labels, index = texts(table[column.name], column.name, where)
+            known = [value for value in column.categories if value is not None]
+            met = [label for label in labels if label is not None]
+            if known and met and all(map(is_number_text, met)) and not any(map(is_number_text, known)):
+                row = int((index == labels.index(met[0])).argmax())
+                raise DataError(
+                    f"{where(row, column.name)}: numbers, where the model learned from text ({listed(known, 3)})."
+                )
+            codes = {value: code for code, value in enumerate(column.categories, 1)}
+            x[:, at] = np.array([codes.get(label, 0) for label in labels], np.float32)[index]
+        return x
+
+
+def fit(
+    table: pa.Table,
+    rows: NDArray[np.int64] | None,
+    where: Where,
+    roles: dict[str, str],
+    kinds: dict[str, Kind],
+) -> TablePreprocessor:
+    """Find out what each column is and whether it can help, from the training rows alone.
+
+    Args:
+        table: The whole table.
+        rows: The training rows, shape `(n,)`; None for all.
+        where: Names the place of a value, for messages.
+        roles: What is known of some columns: `target`, `key`, or why they are left out.
+        kinds: What some columns are, whatever they look like.
+
+    Raises:
+        DataError: If a column of numbers has text, infinity or too large a number in it, or no column can help.
+    """
+    found = []
+    for name in table.column_names:
+        if name in roles:
+            found.append(Column(name, "number", roles[name]))
+        else:
+            found.append(_fit_one(name, table[name], rows, where, kinds.get(name)))
+    columns = TablePreprocessor(found)
+    if not len(columns):
+        raise DataError(
+            "no column is left to learn from ("
+            + "; ".join(f"{column.name}: {column.role}" for column in found)
+            + "); --data.numeric and --data.categorical bring one back."
+        )
+    return columns
+
+
+def _fit_one(
+    name: str, values: pa.ChunkedArray, rows: NDArray[np.int64] | None, where: Where, kind: Kind | None
+) -> Column:
+    asked = kind is not None
+    kind = kind or kind_of(values, name, where)
+    if kind is None:
+        return Column(name, "category", f"left out: {values.type} cannot be learned from")
+    column = Column(name, kind)
+    named = IDENTIFIER.search(name) and not asked and not pa.types.is_floating(values.type)
+    if named and _all_differ(values, rows):
+        column.role = "left out: an identifier"
+        return column
+    if kind == "category":
+        labels, index = texts(values, name, where)
+        _fit_category(column, labels, index if rows is None else index[rows], asked)
+    else:
+        x = numbers(values, name, where)
+        _fit_number(column, x if rows is None else x[rows])
+    return column
+
+
+def _all_differ(values: pa.ChunkedArray, rows: NDArray[np.int64] | None) -> bool:
+    seen = values if rows is None else values.take(pa.array(rows))
+    return bool(pc.count_distinct(seen, mode="all").as_py() == len(seen))
+
+
+def _fit_category(column: Column, labels: list[str | None], index: NDArray[np.int64], asked: bool) -> None:
+    counts = np.bincount(index, minlength=len(labels)).tolist()
+    seen = {label: count for label, count in zip(labels, counts, strict=True) if count}
+    column.missing = seen.pop(None, 0)
+    enough = max(2, min(MIN_COUNT, len(index) // 100))
+    often = sorted((label for label in seen if label is not None and seen[label] >= enough), key=natural)
+    often = sorted(often, key=lambda label: -seen[label or ""])[:MAX_CATEGORIES]
+    column.categories = [*([None] if column.missing else []), *sorted(often, key=natural)]
+    if not seen:
+        column.role = "left out: empty"
+    elif len(seen) == 1 and not column.missing:
+        column.role = "left out: constant"
+    elif not asked and column.missing + sum(seen[label] for label in often) < HALF * len(index):
+        column.role = "left out: most values are rare"
+
+
+def _fit_number(column: Column, x: NDArray[np.floating[Any]]) -> None:
+    gaps = np.isnan(x)
+    column.missing = int(gaps.sum())
+    if column.missing == len(x):
+        column.role = "left out: empty"
+        return
+    known = x[~gaps] if column.missing else x
+    column.median = float(np.median(thin(known)))
+    x = np.where(gaps, column.median, x) if column.missing else x
+    column.mean, std = float(x.mean(dtype=np.float64)), float(x.std(dtype=np.float64))
+    column.std = std if std > 0 else 1.0
+    if std and abs(column.mean) > FAR * std:
+        column.offset = column.mean
+    if std == 0 and not column.missing:
+        column.role = "left out: constant"
+
+
+def thin(x: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Take `SAMPLE` random values of `x`, the same every time, or all of them where there are no more."""
+    return x if len(x) <= SAMPLE else x[np.random.default_rng(0).integers(0, len(x), SAMPLE)]
+
+
+def describe(columns: TablePreprocessor, table: pa.Table, rows: NDArray[np.int64] | None) -> str:
+    """Lay out what the columns are in a short table: column, type, missing, distinct, role."""
+    shown = columns.columns[:40]
+    lines = [("column", "type", "missing", "distinct", "role")]
+    few = None if rows is None else rows[:SAMPLE]
+    for column in shown:
+        values = table[column.name] if few is None else table[column.name].take(pa.array(few))
+        count = count_distinct(values)
+        distinct = "" if count is None else f"{count:,}"
+        more = "+" if rows is not None and len(rows) > SAMPLE else ""
+        missing = column.missing or values.null_count
+        role = column.role
+        if role == "feature":
+            role = column.kind
+            if column.kind == "category":
+                role = f"category, {len(column.categories)} values"
+            elif column.is_flagged:
+                role += ", and whether it is missing"
+        lines.append((column.name, type_name(values.type), f"{missing:,}", distinct + more, role))
+    widths = [max(len(line[at]) for line in lines) for at in range(5)]
+    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    text = "\n".join("  ".join(line).rstrip() for line in padded)
+    rest = len(columns.columns) - len(shown)
+    return text + (f"\n... and {rest} more" if rest else "")

@@ -1,0 +1,208 @@
+"""From text to columns of an Arrow table."""
+
+import codecs
+import io
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from datamodules.errors import DataError
+from datamodules.tables.dialect import GZIP, MISSING, SAMPLE, Dialect, check_rows, magic, open_bytes
+
+BLOCK = 2**24  # bytes that are parsed at a time where the whole does not fit: a row group each
+
+
+class WrongTypeError(Exception):
+    """A column is not of the type that it was taken for."""
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+
+
+def _read_options(dialect: Dialect, names: list[str], lines: int, **kwargs: Any) -> pacsv.ReadOptions:
+    utf8 = codecs.lookup(str(dialect.encoding)).name.startswith("utf-8")
+    encoding = "utf8" if utf8 else dialect.encoding
+    return pacsv.ReadOptions(column_names=names, skip_rows=lines, encoding=encoding, **kwargs)
+
+
+def _convert_options(dialect: Dialect, types: dict[str, pa.DataType]) -> pacsv.ConvertOptions:
+    return pacsv.ConvertOptions(
+        column_types=types,
+        null_values=[*MISSING, *dialect.missing_values],
+        strings_can_be_null=dialect.text_can_be_missing,
+        decimal_point=dialect.decimal,
+    )
+
+
+def _parse_options(dialect: Dialect, multiline: bool) -> pacsv.ParseOptions:
+    return pacsv.ParseOptions(delimiter=dialect.delimiter, quote_char=dialect.quote, newlines_in_values=multiline)
+
+
+def _stream(file: Path) -> pa.NativeFile:
+    return pa.input_stream(str(file), compression="gzip" if magic(file) == GZIP else None)
+
+
+def column_types(file: Path, dialect: Dialect, names: list[str], lines: int) -> dict[str, pa.DataType]:
+    """Infer the types of those columns that have a value in the beginning of a file.
+
+    Args:
+        file: The file.
+        dialect: How it is written.
+        names: The names of its columns.
+        lines: How many lines go before the rows.
+    """
+    with open_bytes(file) as stream:
+        sample = stream.read(SAMPLE)
+    text = codecs.getincrementaldecoder(str(dialect.encoding))().decode(sample)
+    if len(sample) == SAMPLE:
+        text = text[: text.rfind("\n") + 1]
+    utf8 = replace(dialect, encoding="utf-8")
+    try:
+        table = pacsv.read_csv(
+            io.BytesIO(text.encode()),
+            _read_options(utf8, names, lines),
+            _parse_options(utf8, multiline=True),
+            _convert_options(utf8, {}),
+        )
+    except pa.ArrowInvalid:  # whatever it is, reading the whole file will tell
+        return {}
+    types = {field.name: field.type for field in tidy(table).schema}
+    return {name: types[name] for name in names if table[name].null_count < len(table)}
+
+
+def parse(file: Path, dialect: Dialect, names: list[str], lines: int, text: Collection[str] = ()) -> pa.Table:
+    """Parse a whole text table on all cores.
+
+    Args:
+        file: The file.
+        dialect: How it is written.
+        names: The names of its columns.
+        lines: How many lines go before the rows.
+        text: TablePreprocessor that are text, though they may look like numbers.
+
+    Raises:
+        DataError: If it cannot be parsed, or has no row.
+    """
+    given = {name: pa.string() for name in names if name in text}
+    inferred = column_types(file, dialect, names, lines).items()
+    floats = {name: kind for name, kind in inferred if pa.types.is_floating(kind)}
+    # Numbers whose type is known beforehand are parsed once, where inferring tries several types for each column.
+    for types, multiline in (({**floats, **given}, False), (given, False), (given, True)):
+        try:
+            with _stream(file) as stream:
+                table = pacsv.read_csv(
+                    stream,
+                    _read_options(dialect, names, lines),
+                    _parse_options(dialect, multiline),
+                    _convert_options(dialect, types),
+                )
+            break
+        except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
+            failed = error
+    else:
+        raise _explain(file, dialect, failed) from failed
+    if not len(table):
+        raise DataError(f"{file}: there is a header, but no row of data.")
+    if any(pa.types.is_binary(kind) for kind in table.schema.types):
+        check_rows(file, dialect)
+    return tidy(table)
+
+
+def batches(
+    file: Path, dialect: Dialect, names: list[str], lines: int, types: dict[str, pa.DataType]
+) -> Iterator[pa.Table]:
+    """Parse a text table block by block, as the given types.
+
+    Raises:
+        WrongTypeError: If a value is not of its column's type.
+        DataError: If it cannot be parsed.
+    """
+    try:
+        with (
+            _stream(file) as stream,
+            pacsv.open_csv(
+                stream,
+                _read_options(dialect, names, lines, block_size=BLOCK),
+                _parse_options(dialect, multiline=True),
+                _convert_options(dialect, types),
+            ) as reader,
+        ):
+            for batch in reader:
+                yield tidy(pa.Table.from_batches([batch]))
+    except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
+        column = re.search(r"In CSV column #(\d+):.*CSV conversion error", str(error))
+        if column and not pa.types.is_string(types[names[int(column[1])]]):
+            raise WrongTypeError(names[int(column[1])]) from error
+        if "Empty CSV file" in str(error):
+            return
+        raise _explain(file, dialect, error) from error
+
+
+def _explain(file: Path, dialect: Dialect, error: Exception) -> DataError:
+    check_rows(file, dialect)  # which names the line, if it finds what is wrong
+    return DataError(f"{file}: cannot be parsed ({str(error).partition(chr(10))[0]}).")
+
+
+def tidy(table: pa.Table, text: Collection[str] = ()) -> pa.Table:
+    """Make numbers with a fraction float32, text plain text, times of one unit; and columns in `text` text."""
+    fields = []
+    for field in table.schema:
+        as_text = field.name in text and not pa.types.is_nested(field.type)
+        fields.append(pa.field(field.name, pa.string() if as_text else _tidy_type(field.type)))
+    # Not `safe`: a fraction that float32 rounds is no fault. What overflows becomes infinite, and is found later.
+    return table.cast(pa.schema(fields), safe=False)
+
+
+def _tidy_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
+        return pa.float32()
+    if pa.types.is_large_string(kind) or pa.types.is_dictionary(kind) or pa.types.is_time(kind):
+        return pa.string()
+    if pa.types.is_timestamp(kind) or pa.types.is_date64(kind):
+        return pa.timestamp("us", tz=getattr(kind, "tz", None))
+    return kind
+
+
+def check_same_columns(names: list[str], first: list[str], file: Path, other: Path) -> None:
+    """Look whether two files of a table have the same columns, in any order.
+
+    Raises:
+        DataError: If they have not.
+    """
+    odd = sorted(set(names) ^ set(first))
+    if odd:
+        raise DataError(
+            f"{file}: column {odd[0]!r} is not in both this file and {other}; all files of a table need the same "
+            "columns."
+        )
+
+
+def join(parts: list[pa.Table]) -> pa.Table:
+    """Put the tables of several files, of the same columns in any order, under each other."""
+    names = parts[0].column_names
+    parts = [tidy(part.select(names)) for part in parts]
+    fields = []
+    for at, name in enumerate(names):
+        kinds = {part.schema.field(at).type for part in parts if part[at].null_count < len(part)} or {pa.float32()}
+        kind = kinds.pop() if len(kinds) == 1 else pa.float32() if all(map(_is_numeric, kinds)) else pa.string()
+        fields.append(pa.field(name, kind))
+    return pa.concat_tables([part.cast(pa.schema(fields), safe=False) for part in parts])
+
+
+def mixed_columns(parts: list[pa.Table]) -> list[str]:
+    """Name the columns that are text in some parts and something else in others."""
+    found = []
+    for name in parts[0].column_names:
+        kinds = [pa.types.is_string(part[name].type) for part in parts if part[name].null_count < len(part)]
+        if any(kinds) and not all(kinds):
+            found.append(name)
+    return found
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))

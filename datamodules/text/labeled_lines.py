@@ -1,0 +1,219 @@
+"""Texts in lines, with their label before them, after them, or without one: read as tables, but without quotes."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+
+from datamodules.errors import DataError
+from datamodules.tables.dialect import Dialect, beginning, decoded
+from datamodules.tables.files import TableFiles
+from datamodules.tables.values import is_number_text
+from datamodules.text.columns import LABEL_NAMES, TEXT_NAMES
+
+# How a line is written: `LABEL:sub text`, `label<TAB>text`, `text<TAB>label`, the two columns that the first line names
+# with a tab between them, or nothing but a text.
+Form = Literal["fine", "first", "last", "headed", "plain"]
+
+TEXT, LABEL, FINE_LABEL = "text", "label", "fine_label"  # the columns
+
+FINE = re.compile(r"([^\W\d_]\w*):(\w\S*)(?:\s+(.*))?")
+MOST = 0.9  # share of the lines that must be written in a form; the others are then mistakes
+FEW = 20  # lines of which nothing can be told by how often a label comes back
+SHOWN = 60  # characters of a text in a message
+
+
+def open_texts(
+    path: str,
+    dialect: Dialect,
+    cache_dir: str,
+    flag: str = "--data.path",
+    text: str | None = None,
+    label: str | None = None,
+    trained: Sequence[str] | None = None,
+) -> TableFiles:
+    """Open a table of texts, or texts in lines, told by their content.
+
+    Args:
+        path: A file, a folder or a glob.
+        dialect: How it is written. Who names a delimiter, a quote or a header has a table.
+        cache_dir: Where parsed tables are kept.
+        flag: The option that gave the path, for messages.
+        text: The column of texts, if it is known.
+        label: The column of labels, if it is known; lines that name no columns take both names over.
+        trained: The columns of the table that a model was trained on. If given, there may be texts alone.
+
+    Raises:
+        DataError: If nothing that can be read is there.
+    """
+    # A table of one column is one that has texts alone.
+    expected = trained if trained is None or trained[0] == "x1" else [str(text), str(label)]
+    table = TableFiles(path, dialect, cache_dir, flag, expected, () if text is None else (text,))
+    if table.is_parquet or dialect.delimiter or dialect.quote or dialect.header:
+        return table
+    known = [name for name in (text, label) if name is not None]
+    form = form_of(table.files[0], dialect.encoding, known, may_be_plain=trained is not None)
+    names = (TEXT, LABEL) if text is None or label is None else (text, label)
+    return table if form is None else LineFiles(path, dialect, cache_dir, flag, form, *names)
+
+
+def form_of(
+    file: Path, encoding: str | None = None, columns: Sequence[str] = (), may_be_plain: bool = False
+) -> Form | None:
+    """Tell from the beginning of a file how its lines are written; None if they are those of a table.
+
+    Args:
+        file: The file.
+        encoding: Python's name of its encoding, if that is given.
+        columns: TablePreprocessor that are known, and tell a header beside the usual names.
+        may_be_plain: Whether what has neither labels nor a header, nor the name of a table, is nothing but texts.
+    """
+    _, text, is_whole = beginning(file, encoding)
+    lines = text.split("\n")
+    if not is_whole and len(lines) > 1:
+        lines.pop()  # it may be cut off
+    lines = [line.rstrip("\r") for line in lines if line.strip()]
+    if sum(FINE.fullmatch(line) is not None for line in lines) >= MOST * len(lines):
+        return "fine"
+    known = {name.lower() for name in (*columns, *TEXT_NAMES, *LABEL_NAMES)}
+    is_headed = any(cell.strip("\"' ").lower() in known for cell in re.split("[\t;|,]", lines[0]))
+    if is_headed and _is_unquoted(lines):
+        return "headed"
+    if not is_headed and (side := _side_of_labels(lines)) is not None:
+        return side
+    return "plain" if may_be_plain and not is_headed and not has_table_name(file) else None
+
+
+def has_table_name(file: Path) -> bool:
+    """Whether a file is called what only tables are called."""
+    return file.name.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet", ".pq"))
+
+
+def _is_unquoted(lines: list[str]) -> bool:
+    """Whether lines are two values each, and quotes in them are nothing but signs.
+
+    Read as quotes, those that stand in a text by chance would swallow all lines up to the next one.
+    """
+    if any(line.count("\t") != 1 for line in lines):
+        return False
+    if any(line.count('"') % 2 for line in lines):
+        return True
+    return not any(re.fullmatch(r'".*"', cell) for line in lines for cell in line.split("\t"))
+
+
+def _side_of_labels(lines: list[str]) -> Form | None:
+    """Tell on which side of a tab the label is, if there is one."""
+    tabs = [line.count("\t") for line in lines]
+    if sum(map(bool, tabs)) < MOST * len(lines) or min(tabs) == max(tabs) > 1:  # a table has as many in every line
+        return None
+    cells: dict[Form, list[str]] = {
+        "first": [line.partition("\t")[0] for line in lines],
+        "last": [line.rpartition("\t")[2] for line in lines],
+    }
+    numbers: list[Form] = [side for side, of in cells.items() if all(map(is_number_text, of))]
+    if len(numbers) == 1:
+        return numbers[0]
+    side = min(cells, key=lambda side: len({cell.strip() for cell in cells[side]} - {""}) or len(lines))
+    return side if len(lines) < FEW or len(set(cells[side])) <= len(lines) / 2 else None
+
+
+class LineFiles(TableFiles):
+    """Texts in the lines of one or more files, as a table of labels, fine labels and texts.
+
+    No sign has a meaning of its own, but for what stands between label and text. Empty lines are left out, but for
+    those that stand for empty texts. Nothing is kept, as lines are read as fast as what would be kept of them.
+
+    Args:
+        path: A file, a folder or a glob.
+        dialect: How they are encoded.
+        cache_dir: Where tables are kept.
+        flag: The option that gave the path, for messages.
+        form: How a line is written.
+        text: What to call the column of texts.
+        label: What to call the column of labels.
+    """
+
+    def __init__(
+        self, path: str, dialect: Dialect, cache_dir: str, flag: str, form: Form, text: str = TEXT, label: str = LABEL
+    ) -> None:
+        super().__init__(path, dialect, cache_dir, flag)
+        self.form = form
+        self._text, self._label = text, label
+
+    @cached_property
+    def dialect(self) -> Dialect:
+        """The encoding, which was found out unless it was given, and the form in the place of a delimiter."""
+        return replace(self.given, encoding=beginning(self.files[0], self.given.encoding)[0], delimiter=self.form)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        if self.form == "headed":
+            return self._header(self.files[0])[0]
+        if self.form == "plain":
+            return [self._text]
+        if self.form == "fine":
+            return [LABEL if self._label == FINE_LABEL else self._label, FINE_LABEL, self._text]
+        return [self._label, self._text]
+
+    def _header(self, file: Path) -> tuple[list[str], int]:
+        for number, line in self._lines(file):
+            return [cell.strip() for cell in line.partition("\t")[::2]], number
+        raise DataError(f"{file}: the file is empty.")
+
+    def read(self) -> pa.Table:
+        """Read all lines.
+
+        Raises:
+            DataError: If a line is not written as the others are, or a byte is of another encoding.
+        """
+        rows = [cells for file in self.files for _, cells in self._rows(file)]
+        return pa.table(
+            {name: pa.array([cells[at] for cells in rows], pa.string()) for at, name in enumerate(self.names)}
+        )
+
+    def _lines(self, file: Path) -> Iterator[tuple[int, str]]:
+        """Go through the lines of a file that say something, with the number of each."""
+        lines = "".join(decoded(file, str(self.dialect.encoding))).split("\n")
+        for number, line in enumerate(lines, 1):
+            if line.strip() or (self.form == "plain" and number < len(lines)):
+                yield number, line.rstrip("\r")
+
+    def _rows(self, file: Path) -> Iterator[tuple[int, list[str]]]:
+        """Go through the rows of a file: the line of each, and what is in its columns."""
+        skip = 0
+        if self.form == "headed":
+            names, skip = self._header(file)
+            if names != self.names:
+                raise DataError(f"{file}, line {skip}: the columns are {names}, but {self.names} in {self.files[0]}.")
+        return ((number, self._cells(line, file, number)) for number, line in self._lines(file) if number > skip)
+
+    def _cells(self, line: str, file: Path, number: int) -> list[str]:
+        if self.form == "plain":
+            return [line]
+        if self.form == "fine":
+            match = FINE.fullmatch(line)
+            if match is None:
+                raise DataError(f"{file}, line {number}: '{line[:SHOWN]}' is no LABEL:sub text, as the others are.")
+            label, fine, text = match.groups(default="")
+            return [label, f"{label}:{fine}", text]
+        parts = line.rpartition("\t")[::-1] if self.form == "last" else line.partition("\t")
+        if not parts[1]:
+            raise DataError(
+                f"{file}, line {number}: there is no tab between label and text in '{line[:SHOWN]}'; put one there."
+            )
+        return [parts[0], parts[2]]
+
+    def where(self, row: int, column: str) -> str:
+        """Name the place of a value, and the beginning of what is written there."""
+        at = self.names.index(column)
+        for file in self.files:
+            for number, cells in self._rows(file):
+                if row == 0:
+                    return f"{file}, line {number}: '{cells[at][:SHOWN]}' in column {column}"
+                row -= 1
+        raise IndexError(row)

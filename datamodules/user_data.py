@@ -1,0 +1,119 @@
+"""Data that a person brings: a model is trained on some of them, then tested and used on more."""
+
+import math
+import os
+from typing import Any, cast
+
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datamodules.base import EVALUATION_BATCHES, DataModule, Stage
+from datamodules.errors import DataError
+from datamodules.sampler import BatchSampler, Inputs, Samples, Split
+
+say = rank_zero_only(print)
+
+
+def physical_memory() -> float:
+    """Bytes of memory that this machine has; infinity where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not everywhere
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class UserDataModule(DataModule):
+    """Base of data modules for files of one's own, which know by their content what a model was trained on.
+
+    `predict` takes all that is at the path, and so does `test` if it is not what the model was trained on. A leaf gives
+    `fingerprint`, and `everything` and `unlabeled`, all samples in their order with and without targets.
+
+    Args:
+        path: Where they are.
+        cache_dir: Where what was made of them is kept; the folder can be deleted at any time.
+        kwargs: Options of `DataModule`.
+    """
+
+    is_fitted_by_state = True
+    everything: Any
+    unlabeled: Any
+
+    def __init__(self, path: str = "", cache_dir: str = "~/.cache/kindling", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.path = path
+        self.cache_dir = cache_dir
+        self._trained_on: str | None = None  # the fingerprint of what the model was trained on
+
+    @property
+    def fingerprint(self) -> str:
+        """What the data at the path hash to."""
+        raise NotImplementedError
+
+    @property
+    def is_new(self) -> bool:
+        """Whether a model was trained on other data than these."""
+        return self._trained_on is not None and self._trained_on != self.fingerprint
+
+    def setup(self, stage: str) -> None:
+        """Read and divide the data, and note before training what is trained on."""
+        if stage == "fit":
+            self._trained_on = self.fingerprint
+        super().setup(stage)
+
+    def _loader(self, stage: Stage, shuffle: bool | None = None) -> list[DataLoader[Any]]:
+        if stage != "train" and self.is_new:
+            return [self._in_order(self.everything)]
+        return super()._loader(stage, shuffle)
+
+    def predict_dataloader(self) -> list[DataLoader[Any]]:
+        """All that is at the path, whether it has a target or not, in its order or in `prediction_order`."""
+        return [self._in_order(self.unlabeled)]
+
+    @property
+    def prediction_order(self) -> Tensor | None:
+        """The rows in the order in which they are predicted, `(n,)`, by their lengths; None where it is their own."""
+        dataset = self.unlabeled
+        sampler = self._sampler(dataset) if isinstance(dataset, Inputs) else None
+        return None if sampler is None or sampler.lengths is None else torch.cat(list(sampler))
+
+    def _in_order(self, dataset: Samples | Inputs) -> DataLoader[Any]:
+        return self._make_loader(dataset, self._sampler(dataset))
+
+    def _sampler(self, dataset: Samples | Inputs) -> BatchSampler:
+        order = torch.arange(len(dataset))
+        trainer, lengths = self.trainer, None
+        # Who gets predictions back, and not as a file, wants them in the order of the rows.
+        writes = trainer is not None and trainer.predicting and not trainer.predict_loop.return_predictions
+        if writes or isinstance(dataset, Samples):
+            lengths = self._lengths(Split(cast("Samples", dataset), order))  # they are those of the inputs alone
+        return BatchSampler(order, EVALUATION_BATCHES * self.batch_size, lengths=lengths)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: also what the model was trained on."""
+        return {**super().state_dict(), "trained_on": self._trained_on}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what was fitted, before anything is inferred from these data.
+
+        Raises:
+            DataError: As that of the base; or if a run that was interrupted within an epoch goes on with other data.
+        """
+        fits = self.trainer is not None and self.trainer.state.fn == "fit"
+        same = state_dict["trained_on"] == self.fingerprint
+        # All of other data are tested or predicted, however those to train on were divided.
+        super().load_state_dict(state_dict if fits or same else {**state_dict, "settings": {}})
+        if fits and state_dict["batch"] and not same:
+            raise DataError(
+                f"--data.path {self.path}: this run was interrupted within an epoch on other data; finish it there."
+            )
+        # What is fitted to now is nothing new to validate or test on.
+        self._trained_on = self.fingerprint if fits else state_dict["trained_on"]

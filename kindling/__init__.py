@@ -1,0 +1,1 @@
+"""What stands behind the doors: the command line, runs, callbacks and messages."""

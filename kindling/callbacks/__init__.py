@@ -1,0 +1,28 @@
+"""What watches a model learn: Lightning callbacks that save, stop, show and write."""
+
+from kindling.callbacks.checkpoints import BestCheckpoint, EarlyStopping, LastCheckpoint
+from kindling.callbacks.layer_statistics import LayerStatistics
+from kindling.callbacks.max_steps import MaxStepsCheckpointing
+from kindling.callbacks.mistakes import MistakeGrid
+from kindling.callbacks.predictions import PredictionWriter
+from kindling.callbacks.progress import ProgressBar
+from kindling.callbacks.projector import EmbeddingProjector
+from kindling.callbacks.rng_state import RNGState
+from kindling.callbacks.samples import TextSamples
+from kindling.callbacks.summary import RunSummary, log_hyperparameters
+
+__all__ = [
+    "BestCheckpoint",
+    "EarlyStopping",
+    "EmbeddingProjector",
+    "LastCheckpoint",
+    "LayerStatistics",
+    "MaxStepsCheckpointing",
+    "MistakeGrid",
+    "PredictionWriter",
+    "ProgressBar",
+    "RNGState",
+    "RunSummary",
+    "TextSamples",
+    "log_hyperparameters",
+]

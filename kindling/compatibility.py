@@ -1,0 +1,149 @@
+"""What must cross between data and model: sizes and task, what a checkpoint keeps, how weights want their images."""
+
+import importlib
+import inspect
+from typing import Any, NamedTuple
+
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch import LightningDataModule
+
+from datamodules import DataModule
+from kindling.runs import Checkpoint
+
+# What the data know and a model may ask for, under the same name; a flag given by hand wins.
+LINKED = (
+    *("task", "num_outputs", "in_features", "input_shape", "cat_cardinalities"),
+    *("vocab_size", "max_length", "context_length"),
+)
+
+
+class Reader(NamedTuple):
+    """Which model reads which text from which data."""
+
+    model: str
+    text: str
+    data: str
+
+
+# By the size that only data and models of this kind have.
+READERS = {
+    "max_length": Reader("LitTextClassifier", "texts with labels", "TextCSVDataModule"),
+    "context_length": Reader("LitGPT", "a running text", "TextCorpusDataModule"),
+}
+
+
+def prepare(config: Namespace, given: Namespace) -> None:
+    """Have the data prepare their inputs as those of the model's weights were, unless they were told how.
+
+    Args:
+        config: What was parsed, with the defaults; the data's arguments are filled in here.
+        given: What was parsed, without them.
+    """
+    module, _, name = config.model.class_path.rpartition(".")
+    preprocessing = getattr(getattr(importlib.import_module(module), name), "preprocessing", None)
+    if preprocessing is None or config.ckpt_path is not None:
+        return
+    wanted, by_hand = config.data.init_args, init_args(given, "data")
+    # What follows from a size that is given by hand: the other one.
+    decided = {*by_hand, "resize_size"} if "image_size" in by_hand else {*by_hand}
+    for name, value in preprocessing(**config.model.init_args.as_dict()).items():
+        if name in wanted and name not in decided:
+            wanted[name] = value
+
+
+def load_data_state(data: LightningDataModule, saved: Checkpoint) -> None:
+    """Give the data what a checkpoint keeps of those it was trained on, before they infer anything themselves.
+
+    Raises:
+        ArgumentError: If it was trained on data of another class, or the data need what it does not keep.
+    """
+    if not isinstance(data, DataModule):
+        return
+    name = type(data).__name__
+    if saved.data_class not in (name, ""):
+        raise ArgumentError(
+            None,
+            f"--data {name}: this model was trained on {saved.data_class}, whose classes and encoding it knows; give "
+            "data of that class.",
+        )
+    if saved.data_state is not None:
+        data.load_state_dict(saved.data_state)
+    elif data.is_fitted_by_state:
+        raise ArgumentError(
+            None, f"--ckpt_path: this checkpoint keeps no encoding, without which {name} cannot feed the model."
+        )
+
+
+def link(data: LightningDataModule, config: Namespace, given: Namespace) -> None:
+    """Fill in what the data know and nobody gave; what was given, or trained, must agree with the data.
+
+    Args:
+        data: The data.
+        config: What was parsed, with the defaults; the model's arguments are filled in here.
+        given: What was parsed, without them.
+
+    Raises:
+        ArgumentError: If model and data do not go together.
+    """
+    wanted, by_hand = config.model.init_args, init_args(given, "model")
+    model = config.model.class_path.rpartition(".")[2]
+    if getattr(data, "cat_cardinalities", None) and "cat_cardinalities" not in wanted:
+        raise ArgumentError(
+            None,
+            f"--model {model}: it takes no cat_cardinalities, and would read the codes of categories as numbers; leave "
+            "these columns out by --data.exclude.",
+        )
+    _check_tokens(data, config, by_hand)
+    for name in LINKED:
+        known = getattr(data, name, None)
+        if known is None or name not in wanted:
+            continue
+        if name not in by_hand and config.ckpt_path is None:
+            wanted[name] = known
+        elif _plain(known) != _plain(wanted[name]):
+            if name == "num_outputs" and wanted[name] > known > 1:
+                continue  # more classes than there are here may be meant: others will come
+            what, remedy = f"--model.{name} {_plain(wanted[name])}", "leave it out"
+            if name not in by_hand:
+                what = f"--ckpt_path: this {model} was trained with {name} {_plain(wanted[name])}"
+                remedy = "give data like those it was trained on, or train anew without --ckpt_path"
+            raise ArgumentError(None, f"{what}, but {type(data).__name__} has {_plain(known)}; {remedy}.")
+
+
+def _check_tokens(data: LightningDataModule, config: Namespace, by_hand: dict[str, Any]) -> None:
+    """Refuse a model that cannot read the tokens of these data, or reads those of another kind of text."""
+    wanted, model, name = config.model.init_args, config.model.class_path.rpartition(".")[2], type(data).__name__
+    if wanted.get("vocab_size", 0) is None:  # a model of models, which says itself what an inner one reads
+        return
+    has_tokens, reads_tokens = _offers(data, "vocab_size"), "vocab_size" in wanted
+    found = next((of for size, of in READERS.items() if _offers(data, size)), None)
+    read = next((of for size, of in READERS.items() if size in wanted), None)
+    if has_tokens and not reads_tokens:
+        remedy = f"--model {found.model}" if found else "one that takes vocab_size"
+        raise ArgumentError(None, f"--model {model}: it cannot read tokens of text, which {name} gives; give {remedy}.")
+    if reads_tokens and not has_tokens and "vocab_size" not in by_hand and config.ckpt_path is None:
+        wants = read or READERS["max_length"]
+        raise ArgumentError(
+            None, f"--model {model}: it reads {wants.text}, which {name} does not have; give --data {wants.data}."
+        )
+    if found and read and found != read:
+        raise ArgumentError(
+            None,
+            f"--model {model}: it reads {read.text}, and {name} has {found.text}; give --model {found.model}, or "
+            f"--data {read.data}.",
+        )
+
+
+def _offers(data: LightningDataModule, name: str) -> bool:
+    """Whether data know something, without having them look for it."""
+    return inspect.getattr_static(data, name, None) is not None
+
+
+def init_args(config: Namespace, key: str) -> dict[str, Any]:
+    """Give the arguments of a class in a configuration."""
+    arguments = (config.get(key) or Namespace()).get("init_args") or Namespace()
+    return dict(vars(arguments))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  # whatever links carry
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,142 @@
+"""Where runs live, `runs/<Model>-<Data>/version_N/`, and what they left there."""
+
+import re
+import shutil
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+import torch
+from jsonargparse import ArgumentError
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import Trainer
+
+from datamodules.text.tokenizer import KINDS
+from kindling.callbacks import BestCheckpoint
+
+
+def print_next_steps(trainer: Trainer, best: str) -> None:
+    """Print what a finished run reached, and the commands that go on from it."""
+    checkpoint = trainer.checkpoint_callback
+    test = [f"{name} {_short(float(value))}" for name, value in trainer.callback_metrics.items() if "test_" in name]
+    if best and isinstance(checkpoint, BestCheckpoint) and checkpoint.best_model_score is not None:
+        print(f"best {checkpoint.monitor} {float(checkpoint.best_model_score):.4g}", *test, sep="  ")
+    elif test:
+        print(*test, sep="  ")
+    folder = Path(trainer.default_root_dir)
+    print(f"  curves   tensorboard --logdir {folder.parent.parent}")
+    if checkpoint is not None:
+        path = Path(best or folder / "checkpoints" / "last.ckpt")
+        path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        check = "test" if test else "validate"
+        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
+        tokenizer = getattr(data, "hparams", {}).get("tokenizer")
+        is_function = isinstance(tokenizer, str) and tokenizer not in KINDS
+        trusted = f" --data.tokenizer {tokenizer}" if is_function else ""  # it is run only if it is named again
+        print(f"  {check:<8} python train.py {check} --ckpt_path {path}{trusted}")
+        prompts = " --data.path prompts.txt" if getattr(data, "task", "") == "next_token" else ""
+        print(f"  predict  python train.py predict --ckpt_path {path}{prompts}{trusted}")
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:.6g}"
+
+
+def say_spread(measured: list[dict[str, float]]) -> None:
+    """Print the mean over folds of every metric, with its standard deviation."""
+    if is_first_process() and measured[0]:
+        print(f"mean and standard deviation over {len(measured)} folds")
+        for name in measured[0]:
+            values = [metrics[name] for metrics in measured if name in metrics]
+            spread = f" +- {stdev(values):.2g}" if len(values) > 1 else ""
+            print(f"  {name:<12} {fmean(values):.4g}{spread}")
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint says about how it came to be.
+
+    Args:
+        settings: Defaults for a parser: `model`, `data`, `optimizer` and `lr_scheduler`.
+        data_class: Name of the class of the data; empty if there was none.
+        data_state: What was fitted on the data.
+    """
+
+    settings: dict[str, Any]
+    data_class: str
+    data_state: dict[str, Any] | None
+
+
+def read_checkpoint(path: str) -> Checkpoint:
+    """Read the settings in a checkpoint.
+
+    Raises:
+        ArgumentError: If it cannot be read.
+    """
+    if not Path(path).is_file():
+        raise ArgumentError(None, f"--ckpt_path {path}: there is no such file{newest_checkpoint()}.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        _ = checkpoint["state_dict"]
+    except Exception as error:  # whatever unpickling a file of another kind may raise
+        reason = str(error).partition("\n")[0]
+        raise ArgumentError(None, f"--ckpt_path {path}: not a checkpoint that can be read ({reason}).") from error
+    settings: dict[str, Any] = {}
+    if "class_path" in checkpoint:
+        settings["model"] = {"class_path": checkpoint["class_path"], "init_args": dict(checkpoint["hyper_parameters"])}
+    for group in ("optimizer", "lr_scheduler"):
+        if checkpoint.get(f"{group}_config"):
+            settings[group] = checkpoint[f"{group}_config"]
+    for name, state in checkpoint.items():
+        # A data module's state is kept under its class's name.
+        if isinstance(state, dict) and str(state.get("class_path", "")).endswith(f".{name}"):
+            init_args = checkpoint.get("datamodule_hyper_parameters", {})
+            settings["data"] = {"class_path": state["class_path"], "init_args": dict(init_args)}
+            return Checkpoint(settings, name, state)
+    return Checkpoint(settings, "", None)
+
+
+def new_folder(root: Path, name: str) -> Path:
+    """Make the folder of a new run, `root/name/version_N`; the processes of a distributed run share one."""
+    try:
+        (root / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(None, f"--default_root_dir {root}: no folder can be made there ({error}).") from error
+    names = [re.fullmatch(r"version_(\d+)", path.name) for path in (root / name).iterdir()]
+    taken = [int(match[1]) for match in names if match]
+    version = max(taken, default=-1)
+    if is_first_process():
+        while True:
+            version += 1
+            try:
+                (root / name / f"version_{version}").mkdir()
+                break
+            except FileExistsError:  # another run was faster
+                continue
+    return root / name / f"version_{version}"
+
+
+def remove_if_untrained(folder: Path) -> None:
+    """Remove the folder of a run that ended by a mistake before there was anything to keep."""
+    if is_first_process() and not list(folder.rglob("*.ckpt")):
+        shutil.rmtree(folder)
+        for parent in (folder.parent, folder.parent.parent):
+            if not any(parent.iterdir()):
+                parent.rmdir()
+
+
+def run_of(checkpoint: str) -> Path | None:
+    """Find the folder of the run that left a checkpoint; None if the checkpoint is elsewhere now."""
+    folder = Path(checkpoint).parent.parent
+    return folder if (folder / "config.yaml").is_file() else None
+
+
+def is_first_process() -> bool:
+    """Whether this is the process of a distributed run that writes, or the only one there is."""
+    first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function
+    return first
+
+
+def newest_checkpoint() -> str:
+    """Name the newest best checkpoint, for a message."""
+    found = sorted(Path("runs").glob("*/*/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
+    return f", for instance {found[-1]}" if found else ""

@@ -1,0 +1,1 @@
+"""Plain networks and layers that models are made of."""

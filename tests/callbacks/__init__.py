@@ -1,1 +1,0 @@
-"""Tests of `callbacks/`, one file for each of its files."""

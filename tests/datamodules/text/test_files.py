@@ -1,0 +1,122 @@
+"""Running text on disk."""
+
+import gzip
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from datamodules import DataError
+from datamodules.text.files import find_text_files, pieces, read_text, read_texts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a",
+        "\n",
+        "\n\n\n",
+        "a\n",
+        "a\nb",
+        "  a\n\n  b\n\nc\n   d",
+        "x" * 700_000,
+        "\n" * 700_000,
+        "a b\n  " * 90_000,
+        "words of one line " * 40_000,
+    ],
+    ids=lambda text: repr(text[:12]),
+)
+def test_pieces_are_the_text(text: str) -> None:
+    found = list(pieces(text))
+    assert "".join(found) == text
+    assert all(0 < len(piece) <= 4096 for piece in found)
+
+
+def test_a_stretch_is_taken_apart_as_if_it_were_all() -> None:
+    draw = random.Random(0)
+    text = "".join(draw.choices("ab \n", k=3000))
+    for _ in range(50):
+        start, end = sorted(draw.choices(range(3001), k=2))
+        assert list(pieces(text, start, end)) == list(pieces(text[start:end]))
+
+
+def test_line_breaks_stay_with_the_spaces_after_them() -> None:
+    assert list(pieces("def f():\n    return 1\n\n\nx = 2\n")) == ["def f():\n    return 1\n\n\n", "x = 2\n"]
+
+
+def test_a_long_line_is_divided_between_words() -> None:
+    assert all(piece.startswith(" word") for piece in list(pieces("word word " * 5000))[1:])
+
+
+def test_a_folder_is_read_in_sorted_order_however_deep(tmp_path: Path) -> None:
+    for name, text in {"b.txt": "two\n", "a/z.md": "one\n", "c": "", ".git/x": "no", "a/.y": "no"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert [file.name for file in find_text_files(str(tmp_path))] == ["z.md", "b.txt", "c"]
+    assert read_texts(str(tmp_path), None) == "one\ntwo\n"
+    assert read_texts(f"{tmp_path}/*.txt", None) == "two\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "expected"),
+    [
+        ("für\n".encode(), None, "für\n"),
+        (b"\xef\xbb\xbf" + "für\n".encode(), None, "für\n"),
+        ("für\n".encode("utf-16"), None, "für\n"),
+        ("für\n".encode("latin-1"), "latin-1", "für\n"),
+        ("für\n".encode("latin-1"), "latin1", "für\n"),
+        ("日本\n".encode("gb18030"), "gb18030", "日本\n"),
+        (b"a\r\nb\rc\n\nd", None, "a\nb\nc\n\nd"),
+        (gzip.compress(b"packed\n", mtime=0), None, "packed\n"),
+        (b"x" * 600_000 + "ü".encode(), None, "x" * 600_000 + "ü"),
+    ],
+)
+def test_a_text_is_read_however_it_is_written(
+    tmp_path: Path, content: bytes, encoding: str | None, expected: str
+) -> None:
+    file = tmp_path / "t.txt"
+    file.write_bytes(content)
+    assert read_text(file, encoding) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "answer"),
+    [
+        (b"", None, "t.txt: the file is empty"),
+        (b"\x7fELF\x02\x01\x01\0\0\0", None, "t.txt: this is no text"),
+        (b"one\ncaf\xe9\n", None, "t.txt, line 2: byte 0xe9 at offset 7 is not utf-8; give --data.encoding"),
+        (b"a" * 500_000 + b"\n\xff", None, "t.txt, line 2: byte 0xff at offset 500001 is not utf-8"),
+        (b"\xef\xbb\xbfabc\xff", None, "line 1: byte 0xff at offset 6"),
+        ("ж".encode(), "ascii", "byte 0xd0 at offset 0 is not ascii"),
+        (b"a", "utf-88", "--data.encoding utf-88: Python knows no such encoding."),
+        (b"a", "base64", "--data.encoding base64: Python knows no such encoding."),
+        (gzip.compress(b"packed" * 1000, mtime=0)[:-9], None, "the gzip file is truncated or damaged"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, content: bytes, encoding: str | None, answer: str) -> None:
+    file = tmp_path / "t.txt"
+    file.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_text(file, encoding)
+    assert answer in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_path_without_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "other").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for path, answer in {
+        "note.txt": "there is no such file; did you mean",
+        "*.md": "no file matches",
+        "other": "there is no file in this folder",
+        "pipe": "this is no regular file",
+        "notes.txt": "the file is empty",
+    }.items():
+        with pytest.raises(DataError, match=answer):
+            read_texts(f"{tmp_path}/{path}", None)
+    (tmp_path / "more.txt").write_text("")
+    with pytest.raises(DataError, match="all of these files are empty"):
+        read_texts(f"{tmp_path}/*.txt", None)

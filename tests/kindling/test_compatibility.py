@@ -1,0 +1,181 @@
+"""What must cross between data and model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from jsonargparse import Namespace
+from PIL import Image
+from torchvision import models
+
+from datamodules import ImageFolderDataModule
+from kindling.compatibility import prepare
+from lit_models import LitTransfer
+from tests.conftest import Run
+
+BACKBONE = "mobilenet_v3_small"
+
+
+@pytest.fixture(autouse=True)
+def _hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Ten pictures of each of two classes."""
+    draw = np.random.default_rng(0)
+    for name, level in (("dark", 0), ("bright", 150)):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for number in range(10):
+            pixels = draw.integers(level, level + 100, (30, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def _prepared(
+    model: dict[str, Any], given: dict[str, Any], ckpt_path: str | None = None, name: str = "LitTransfer"
+) -> dict[str, Any]:
+    """The options of a picture data module after its model has had its say."""
+    options = {"path": "photos", "image_size": 224, "resize_size": None, "interpolation": "bilinear", **given}
+    data = Namespace(class_path="datamodules.ImageFolderDataModule", init_args=Namespace(**options))
+    by_hand = Namespace(data=Namespace(class_path=data.class_path, init_args=Namespace(**given)))
+    config = Namespace(
+        model=Namespace(class_path=f"lit_models.{name}", init_args=Namespace(**model)), data=data, ckpt_path=ckpt_path
+    )
+    prepare(config, by_hand)
+    return {name: value for name, value in vars(config.data.init_args).items() if name != "path"}
+
+
+B1: dict[str, Any] = {"backbone": "efficientnet_b1", "weights": "IMAGENET1K_V1", "lr": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "expected"),
+    [
+        (B1, {}, (240, 256, "bicubic")),
+        ({"backbone": "resnet18", "weights": "DEFAULT"}, {}, (224, 256, "bilinear")),
+        (B1, {"resize_size": 300}, (240, 300, "bicubic")),
+        (B1, {"interpolation": "nearest"}, (240, 256, "nearest")),
+        (B1, {"image_size": 64}, (64, None, "bicubic")),  # the size of the squares follows from it
+        (B1, {"image_size": 64, "resize_size": 70, "interpolation": "bilinear"}, (64, 70, "bilinear")),
+        ({**B1, "weights": "none"}, {}, (224, None, "bilinear")),
+        ({**B1, "weights": None}, {}, (224, None, "bilinear")),
+    ],
+    ids=str,
+)
+def test_pictures_are_prepared_as_those_of_the_weights(
+    model: dict[str, Any], given: dict[str, Any], expected: tuple[Any, ...]
+) -> None:
+    assert tuple(_prepared(model, given).values()) == expected
+
+
+def test_a_checkpoint_knows_how_its_pictures_were_prepared() -> None:
+    assert _prepared(B1, {}, ckpt_path="best.ckpt")["image_size"] == 224
+
+
+def test_other_models_have_nothing_to_say() -> None:
+    assert _prepared({"lr": 0.1}, {}, name="LitConvNet")["image_size"] == 224
+
+
+def test_data_without_these_options_are_left_alone(run: Run, tmp_path: Path) -> None:
+    torch.save(models.get_model(BACKBONE, weights=None).state_dict(), tmp_path / "w.pth")
+    cli = run(
+        f"--model LitTransfer --model.backbone {BACKBONE} --model.weights {tmp_path}/w.pth "
+        "--data tests.helpers.tiny.TinyImages --fast_dev_run true"
+    )
+    assert isinstance(cli.model, LitTransfer)
+    assert cli.model.hparams["input_shape"] == [1, 28, 28]
+
+
+def test_a_notebook_asks_for_them(photos: Path) -> None:
+    data = ImageFolderDataModule(str(photos), cache="memory", **LitTransfer.preprocessing(**B1))
+    assert (data.image_size, data.resize_size, data.interpolation) == (240, 256, "bicubic")
+    assert data.input_shape == (3, 240, 240)
+
+
+def test_from_the_command_line_to_a_prediction(run: Run, photos: Path, tmp_path: Path) -> None:
+    torch.save(models.get_model(BACKBONE, weights=None).state_dict(), tmp_path / "w.pth")
+    common = "--data.cache_dir cache"
+    cli = run(
+        f"--model LitTransfer --model.backbone {BACKBONE} --model.weights {tmp_path}/w.pth --max_epochs 1 "
+        f"--logger false --data ImageFolderDataModule --data.path {photos} --data.resize_size 240 {common}"
+    )
+    assert isinstance(cli.datamodule, ImageFolderDataModule)
+    assert (cli.datamodule.image_size, cli.datamodule.resize_size) == (224, 240)
+    assert cli.model.hparams["input_shape"] == [3, 224, 224]
+    assert cli.model.hparams["task"] == "binary"
+    best = Path(cli.trainer.default_root_dir) / "checkpoints" / "best.ckpt"
+    (tmp_path / "w.pth").unlink()
+    tested = run(f"test --ckpt_path {best}")
+    assert isinstance(tested.datamodule, ImageFolderDataModule)
+    assert (tested.datamodule.image_size, tested.datamodule.resize_size) == (224, 240)
+    run(f"predict --ckpt_path {best} --data.path {photos}/dark")
+    assert len(Path("predictions.csv").read_text().splitlines()) == 11
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        (
+            "--data TextCorpusDataModule",
+            "--model LitMLP: it cannot read tokens of text, which TextCorpusDataModule gives; give --model LitGPT.",
+        ),
+        (
+            "--data TextCSVDataModule --data.path nothing.csv",
+            "--model LitMLP: it cannot read tokens of text, which TextCSVDataModule gives; give --model "
+            "LitTextClassifier.",
+        ),
+        (
+            "--model LitGPT",
+            "--model LitGPT: it reads a running text, which DigitsDataModule does not have; give --data "
+            "TextCorpusDataModule.",
+        ),
+        (
+            "--model LitTextClassifier --data ToyDataModule",
+            "--model LitTextClassifier: it reads texts with labels, which ToyDataModule does not have; give --data "
+            "TextCSVDataModule.",
+        ),
+        (
+            "--model LitGPT --data TextCSVDataModule --data.path nothing.csv",
+            "--model LitGPT: it reads a running text, and TextCSVDataModule has texts with labels; give --model "
+            "LitTextClassifier, or --data TextCorpusDataModule.",
+        ),
+        (
+            "--model LitTextClassifier --data TextCorpusDataModule",
+            "--model LitTextClassifier: it reads texts with labels, and TextCorpusDataModule has a running text; give "
+            "--model LitGPT, or --data TextCSVDataModule.",
+        ),
+    ],
+)
+def test_a_model_reads_its_own_kind_of_text(mistake: Callable[[str], str], line: str, answer: str) -> None:
+    assert answer in mistake(line)
+
+
+def test_a_model_learns_the_sizes_of_its_text(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("abcdefg\n" * 100)
+    cli = run(
+        f"--model LitGPT --model.width 8 --data TextCorpusDataModule --data.path {tmp_path}/t.txt "
+        "--data.context_length 12 --fast_dev_run 1"
+    )
+    sizes = {"vocab_size": 10, "context_length": 12, "task": "next_token"}
+    assert {name: cli.model.hparams[name] for name in sizes} == sizes
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"{n} is a number,{n % 2}\n" for n in range(40)))
+    cli = run(
+        f"--model LitTextClassifier --data TextCSVDataModule --data.path {tmp_path}/t.csv --data.max_length 7 "
+        "--fast_dev_run 1"
+    )
+    assert cli.model.hparams["max_length"] == 7
+    assert cli.model.hparams["vocab_size"] == cli.datamodule.vocab_size
+    assert cli.model.hparams["task"] == "binary"
+
+
+def test_missing_weights_are_found_before_pictures_are_decoded(photos: Path, mistake: Callable[[str], str]) -> None:
+    line = "--model LitTransfer --model.weights nowhere.pth --data ImageFolderDataModule --data.cache_dir cache"
+    assert "--model.weights nowhere.pth: there is no such file" in mistake(f"{line} --data.path {photos}")
+    assert not Path("cache").exists()

@@ -1,0 +1,1 @@
+"""Tests of `lit_models/`, one file for each of its files."""
