@@ -236,7 +236,7 @@ class KindlingCLI(LightningCLI):
         try:
             made: Namespace = self.parser.instantiate(whole)[self.subcommand]
         except ValueError as error:  # jsonargparse wraps what a constructor raises
-            raise error.__cause__ or error from None
+            raise (error if isinstance(error, USER_ERRORS) else error.__cause__ or error) from None
         return made
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -50,9 +50,28 @@ def is_mistake(error: BaseException) -> bool:
     return isinstance(error, USER_ERRORS) or "Error(s) in loading state_dict" in str(error)
 
 
+def as_flags(error: DataError | ModelError) -> str:
+    """Return the line of an error of a library, its options spelled as flags."""
+    group = "data" if isinstance(error, DataError) else "model"
+
+    def flag(name: str, value: str) -> str:
+        prefix = "" if name in (*TRAINER_FLAGS, "ckpt_path") else f"{group}."
+        return f"--{prefix}{name} {value}".rstrip()
+
+    def spelled(found: re.Match[str]) -> str:
+        return flag(found[1], {"True": "true", "False": "false", "None": "null"}.get(found[2] or "", found[2] or ""))
+
+    text = re.sub(r"`([a-z_][\w.]*)(?:=([^`]*))?`", spelled, error.sentence)
+    if not error.option:
+        return text
+    value = error.value
+    shown = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return f"{flag(error.option, shown)}: {text}"
+
+
 def explain(error: BaseException) -> str:
-    """Say in one line what is wrong and how to mend it."""
-    text = str(error)
+    """Return one line that says what is wrong and how to mend it."""
+    text = as_flags(error) if isinstance(error, DataError | ModelError) else str(error)
     if isinstance(error, DataError) and "Original Traceback" in text:  # a worker process found it
         text = text.rpartition("DataError: ")[2]
     if isinstance(error, torch.OutOfMemoryError):

@@ -9,11 +9,12 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from lit_models.errors import ModelError
 from lit_models.modules.init import InitName, initialize_weights
 from lit_models.modules.normalization import Normalization, rename_old_keys
 from lit_models.optim.configure import OptimizerMixin
 from lit_models.optim.factory import OptimizerName, SchedulerName
-from lit_models.tasks import IGNORED, ModelError, Reduction, Regression, TaskName, make_task
+from lit_models.tasks import IGNORED, Reduction, Regression, TaskName, make_task
 
 Batch = tuple[Tensor, Tensor]
 

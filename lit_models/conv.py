@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_models.base import LitModule
-from lit_models.tasks import ModelError, check_dropout
+from lit_models.errors import ModelError, check_dropout
 
 
 class LeNet(nn.Module):

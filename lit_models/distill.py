@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lit_models.base import Batch, LitModule, MeanLoss
-from lit_models.tasks import ModelError
+from lit_models.errors import ModelError
 from lit_models.wrapper import LitWrapper
 
 # What a checkpoint keeps of its data that says nothing of how they are encoded.

@@ -9,8 +9,9 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lit_models.base import Batch, LitModule, MeanLoss
+from lit_models.errors import ModelError
 from lit_models.modules.transformer import GPT
-from lit_models.tasks import IGNORED, ModelError, TaskName
+from lit_models.tasks import IGNORED, TaskName
 
 
 def sample(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator | None) -> Tensor:

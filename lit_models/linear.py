@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from lit_models.base import LitModule
+from lit_models.errors import ModelError
 from lit_models.modules.categorical import ExpandCategories
-from lit_models.tasks import ModelError, TaskName
+from lit_models.tasks import TaskName
 
 
 def linear(in_features: int, cat_cardinalities: Sequence[int], num_outputs: int) -> nn.Sequential:

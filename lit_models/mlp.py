@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_models.base import LitModule
+from lit_models.errors import ModelError, check_dropout
 from lit_models.modules.categorical import ExpandCategories
-from lit_models.tasks import ModelError, check_dropout
 
 Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
 

@@ -10,8 +10,9 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities import dim_zero_cat
 
 from lit_models.base import LitModule
+from lit_models.errors import ModelError
 from lit_models.tabm import LitTabM
-from lit_models.tasks import ModelError, Task
+from lit_models.tasks import Task
 from lit_models.wrapper import LitWrapper
 
 QUERIES = 10_000  # samples whose nearest neighbor is looked for

@@ -17,37 +17,13 @@ from torchmetrics.classification import (
 )
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 
+from lit_models.errors import ModelError
 from lit_models.modules.normalization import Normalization
 
 TaskName = Literal["regression", "binary", "multiclass", "next_token"]
 Reduction = Literal["mean", "sum"]
 
 IGNORED = -100  # stands in the place of a target where nothing is to be predicted
-
-
-class ModelError(Exception):
-    """A model that cannot be built or trained as asked: the message names the option and the remedy."""
-
-
-def check_dropout(dropout: float) -> None:
-    """Refuse a share that is none.
-
-    Raises:
-        ModelError: If it is not from 0 up to 1.
-    """
-    if not 0 <= dropout < 1:
-        raise ModelError(f"--model.dropout {dropout}: give a share from 0 up to, but not including, 1.")
-
-
-def check_sizes(**sizes: int) -> None:
-    """Refuse sizes, by the names of their options, of which there is nothing.
-
-    Raises:
-        ModelError: If one is below 1.
-    """
-    for name, size in sizes.items():
-        if size < 1:
-            raise ModelError(f"--model.{name} {size}: give 1 or more.")
 
 
 class Task(nn.Module):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_models.base import LitModule
+from lit_models.errors import ModelError, check_dropout, check_sizes
 from lit_models.modules.text_encoders import BagEncoder, CNNEncoder, EncoderName, RecurrentEncoder, TransformerEncoder
-from lit_models.tasks import ModelError, check_dropout, check_sizes
 
 PAD, UNKNOWN = 0, 1  # the ids that fill the end of a row, and that stand for what was not seen
 HASH = 116_049_371  # fastText's

@@ -9,8 +9,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lit_models.base import LitModule
+from lit_models.errors import ModelError, check_dropout
 from lit_models.modules.backbones import is_file, locate, make_backbone, published, read_weights, trained_size
-from lit_models.tasks import ModelError, check_dropout
 
 NAMED = 3  # tensors that a message names
 

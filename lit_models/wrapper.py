@@ -12,7 +12,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from lit_models.base import LitModule
-from lit_models.tasks import ModelError, TaskName
+from lit_models.errors import ModelError
+from lit_models.tasks import TaskName
 from lit_models.transfer import LitTransfer
 
 FITTING = "give LitMLP, LitConvNet, LitTextClassifier, ..., or the import path of another LitModule."

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torchvision import models
 
-from lit_models.tasks import ModelError
+from lit_models.errors import ModelError
 
 FILES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
 

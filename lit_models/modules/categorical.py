@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lit_models.tasks import ModelError
+from lit_models.errors import ModelError
 
 MAX_ONE_HOT = 32  # codes; a category with more gets an embedding
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_models.tasks import ModelError
+from lit_models.errors import ModelError
 
 EncoderName = Literal["bag", "cnn", "gru", "lstm", "transformer"]
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_models.tasks import ModelError, check_dropout, check_sizes
+from lit_models.errors import ModelError, check_dropout, check_sizes
 
 Rotation = tuple[Tensor, Tensor]  # cosine and sine of the angle of each position, `(T, head)`
 

@@ -10,9 +10,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from lit_models.errors import ModelError
 from lit_models.optim.factory import counts_steps, fast_forward, make_optimizer, make_scheduler, remap_optimizer_state
 from lit_models.optim.param_groups import param_groups
-from lit_models.tasks import ModelError
 
 
 class OptimizerMixin(LightningModule):

@@ -17,8 +17,8 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
+from lit_models.errors import ModelError
 from lit_models.optim.composite import CompositeOptimizer
-from lit_models.tasks import ModelError
 
 OptimizerName = Literal[
     "ASGD",

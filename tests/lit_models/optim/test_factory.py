@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from lit_models.errors import ModelError
 from lit_models.optim.factory import (
     OptimizerName,
     SchedulerName,
@@ -18,7 +19,6 @@ from lit_models.optim.factory import (
     make_scheduler,
     remap_optimizer_state,
 )
-from lit_models.tasks import ModelError
 
 OWN: dict[str, Any] = {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.01}  # what every model gives
 FUSED = ["SGD", "Adam", "AdamW", "Adagrad"]

@@ -1,0 +1,53 @@
+"""What goes wrong with models."""
+
+
+class ModelError(ValueError):
+    """A model that cannot be made, or an option of a model that cannot be used as it is.
+
+    It reads `option=value: problem; remedy.`, in one line. An option that `problem` or `remedy` names stands in
+    backticks, alone or with a value, as in "`normalize=False`", so that a command line can show it as a flag.
+
+    Args:
+        problem: What is wrong.
+        remedy: How to mend it.
+        option: The argument that is wrong, if one is.
+        value: Its value; None if it was not given.
+    """
+
+    def __init__(self, problem: str, remedy: str = "", option: str = "", value: object = None) -> None:
+        super().__init__(problem, remedy, option, value)  # all of them, so that it goes through pickle whole
+        self.problem = problem
+        self.remedy = remedy
+        self.option = option
+        self.value = value
+
+    def __str__(self) -> str:
+        value = "" if self.value is None else f"={self.value!r}"
+        return (f"{self.option}{value}: " if self.option else "") + self.sentence
+
+    @property
+    def sentence(self) -> str:
+        """Problem and remedy."""
+        text = f"{self.problem}; {self.remedy}" if self.remedy else self.problem
+        return text if text.endswith(".") else f"{text}."
+
+
+def check_dropout(dropout: float) -> None:
+    """Refuse a share that is none.
+
+    Raises:
+        ModelError: If it is not from 0 up to 1.
+    """
+    if not 0 <= dropout < 1:
+        raise ModelError("give a share from 0 up to, but not including, 1", option="dropout", value=dropout)
+
+
+def check_sizes(**sizes: int) -> None:
+    """Refuse sizes, by the names of their options, of which there is nothing.
+
+    Raises:
+        ModelError: If one is below 1.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ModelError("give 1 or more", option=name, value=size)
