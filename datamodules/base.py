@@ -15,6 +15,7 @@ from datamodules.errors import DataError
 from datamodules.features import compute_features
 from datamodules.sampler import Annotated, BatchSampler, Samples, Split
 from datamodules.splits import class_weights, downsample, holdout, kfold
+from datamodules.statistics import image_moments, moments
 
 TaskName = Literal["regression", "binary", "multiclass", "next_token"]
 Balance = Literal["none", "downsample", "weights"]
@@ -401,39 +402,3 @@ class DataModule(LightningDataModule):
 
 def _as_it_is(x: Tensor) -> Tensor:
     return x
-
-
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over the first dimension, computed in float64, given in float32.
-
-    Args:
-        x: Numbers, shape `(n, ...)`.
-
-    Returns:
-        Two tensors of shape `(...)`; the deviation of what does not vary is 1.
-    """
-    std, mean = torch.std_mean(x.double(), dim=0, correction=0)
-    return mean.float(), torch.where(std > 0, std, 1.0).float()
-
-
-def image_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, in units of [0, 1].
-
-    Counting the 256 values is exact, and needs no copy of the images in floating point.
-
-    Args:
-        x: Images, shape `(n, C, H, W)`, uint8, or floating-point from 0 to 1.
-
-    Returns:
-        Two tensors of shape `(C, 1, 1)`; the deviation of a channel that does not vary is 1.
-    """
-    if x.is_floating_point():
-        mean, std = moments(x.movedim(1, -1).flatten(0, -2))
-        return mean.view(-1, 1, 1), std.view(-1, 1, 1)
-    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in x.unbind(1)]).double()
-    share = counts / counts.sum(1, keepdim=True)
-    values = torch.arange(256, dtype=torch.float64) / 255
-    mean = share @ values
-    std = (share @ values.square() - mean.square()).clamp(min=0).sqrt()
-    std = torch.where(std > 0, std, 1.0)
-    return mean.float().view(-1, 1, 1), std.float().view(-1, 1, 1)

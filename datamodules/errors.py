@@ -1,5 +1,8 @@
 """What goes wrong with data."""
 
+import difflib
+from collections.abc import Sequence
+
 
 class DataError(ValueError):
     """Data, or an option of a data module, that cannot be used as it is.
@@ -30,3 +33,24 @@ class DataError(ValueError):
         """Problem and remedy."""
         text = f"{self.problem}; {self.remedy}" if self.remedy else self.problem
         return text if text.endswith(".") else f"{text}."
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Name the first of some things, and say whether there are more."""
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+
+
+def check_names(wanted: Sequence[str], found: Sequence[str], source: str) -> None:
+    """Look whether a table has the columns it needs.
+
+    Raises:
+        DataError: If one is not there; the message has the nearest name that is.
+    """
+    for name in wanted:
+        if name not in found:
+            close = [other for other in found if other.lower() == name.lower()]
+            close = close or difflib.get_close_matches(name, found, n=1)
+            raise DataError(
+                f"{source}: there is no column {name!r}"
+                + (f"; did you mean {close[0]!r}?" if close else f", only {', '.join(found[:12])}.")
+            )

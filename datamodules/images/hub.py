@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.base import Stage
-from datamodules.errors import DataError
+from datamodules.errors import DataError, check_names, listed
 from datamodules.images.decoding import ImageError, read_file
 from datamodules.images.user_images import STAGES, Found, UserImageDataModule
-from datamodules.tables.values import check_names, listed
 from datamodules.user_data import say
 
 SAVED = ("dataset_info.json", "dataset_dict.json")  # what `save_to_disk` leaves

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.base import Stage, TaskName, image_moments
-from datamodules.errors import DataError
+from datamodules.base import Stage, TaskName
+from datamodules.errors import DataError, listed
 from datamodules.images.decoded import Cache, Decoded, Decoder, Pictures, Transformed, decode_all
 from datamodules.images.decoding import ImageError, Interpolation, open_picture, to_square
 from datamodules.images.transforms import Config, build, is_random, transform_batch
 from datamodules.sampler import Inputs, Samples, Split
-from datamodules.tables.values import listed
+from datamodules.statistics import image_moments
 from datamodules.user_data import UserDataModule, available_cores, physical_memory, say
 
 # How data that are divided by hand call their parts.

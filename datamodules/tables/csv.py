@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.base import EVALUATION_BATCHES, Stage, moments
-from datamodules.errors import DataError
+from datamodules.base import EVALUATION_BATCHES, Stage
+from datamodules.errors import DataError, check_names, listed
 from datamodules.sampler import Inputs, Samples, Split
 from datamodules.splits import holdout_groups, holdout_last, kfold_groups
+from datamodules.statistics import moments
 from datamodules.tables.dialect import Dialect
 from datamodules.tables.files import Part, TableFiles
 from datamodules.tables.labeled import LabeledDataModule
 from datamodules.tables.preprocessing import Column, TablePreprocessor, describe, fit
 from datamodules.tables.streaming import Division, RowGroups, Scan, TableStream, scan, values_of
-from datamodules.tables.values import Kind, TaskName, check_names, infer_target, is_missing, listed, sort_key, texts
+from datamodules.tables.values import Kind, TaskName, infer_target, is_missing, sort_key, texts
 from datamodules.user_data import physical_memory, say
 
 SMALLEST_BATCH, LARGEST_BATCH = 32, 1024  # rows, unless --data.batch_size says otherwise

@@ -1,8 +1,6 @@
 """Tables on disk: found, recognized by their content, parsed once, and kept as columns."""
 
 import contextlib
-import difflib
-import glob
 import hashlib
 import os
 import tempfile
@@ -19,7 +17,8 @@ import pyarrow.parquet as pq
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 
-from datamodules.errors import DataError
+from datamodules.errors import DataError, check_names
+from datamodules.files import find_files
 from datamodules.tables.dialect import GZIP, MISSING, Dialect, complete, header, is_number, magic, rows
 from datamodules.tables.reader import (
     BLOCK,
@@ -32,9 +31,8 @@ from datamodules.tables.reader import (
     parse,
     tidy,
 )
-from datamodules.tables.values import check_names, not_a_number
+from datamodules.tables.values import not_a_number
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".parquet", ".pq", ".gz")  # what is taken from a folder
 FORMAT = "1"  # of the cache; a change makes older files unread
 
 
@@ -266,33 +264,6 @@ class Part:
         """Give a column that a flag names."""
         check_names([name], self.table.column_names, flag)
         return self.table[name]
-
-
-def find_files(path: str, flag: str) -> list[Path]:
-    """Find the files at a path, sorted: one file, those that match a glob, or the tables in a folder.
-
-    Raises:
-        DataError: If there is none; the message has the nearest name.
-    """
-    given = Path(path).expanduser()
-    if given.is_dir():
-        files = sorted(file for file in given.iterdir() if file.is_file() and file.suffix.lower() in SUFFIXES)
-        if not files:
-            raise DataError(f"{flag} {path}: this folder has no table ({', '.join(SUFFIXES)}).")
-    elif glob.has_magic(path) and not given.exists():
-        files = sorted(Path(file) for file in glob.glob(str(given), recursive=True) if Path(file).is_file())
-        if not files:
-            raise DataError(f"{flag} {path}: no file matches.")
-    else:
-        try:
-            given.stat()
-        except FileNotFoundError as error:
-            names = [file.name for file in given.parent.iterdir()] if given.parent.is_dir() else []
-            close = difflib.get_close_matches(given.name, names, n=1)
-            hint = f"; did you mean {given.parent / close[0]}?" if close else "."
-            raise DataError(f"{flag} {path}: there is no such file{hint}") from error
-        files = [given]
-    return files
 
 
 def _is_parquet(file: Path) -> bool:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from datamodules.base import Stage
-from datamodules.errors import DataError
+from datamodules.errors import DataError, check_names
 from datamodules.sampler import Samples
 from datamodules.tables.files import Part, TableFiles
-from datamodules.tables.values import TaskName, check_names, encode_target, infer_target
+from datamodules.tables.values import TaskName, encode_target, infer_target
 from datamodules.user_data import UserDataModule
 
 

@@ -9,15 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from datamodules.errors import DataError
+from datamodules.errors import DataError, check_names, listed
 from datamodules.tables.values import (
     Kind,
     Where,
-    check_names,
     count_distinct,
     is_number_text,
     kind_of,
-    listed,
     natural,
     numbers,
     texts,

@@ -1,8 +1,7 @@
 """From a column of a table to numbers or labels, and what kind of column it is."""
 
-import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from datamodules.errors import DataError
+from datamodules.errors import DataError, listed
 
 Kind = Literal["number", "date", "category"]
 TaskName = Literal["regression", "binary", "multiclass"]
@@ -166,30 +165,9 @@ def is_number_type(kind: pa.DataType) -> bool:
     return any(test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean))
 
 
-def listed(names: Sequence[str], most: int) -> str:
-    """Name the first of some things, and say whether there are more."""
-    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
-
-
 def natural(text: str) -> tuple[int, float, str]:
     """Sort key: numbers by their size, then text."""
     return (0, float(text), text) if is_number_text(text) else (1, 0.0, text)
-
-
-def check_names(wanted: Sequence[str], found: Sequence[str], source: str) -> None:
-    """Look whether a table has the columns it needs.
-
-    Raises:
-        DataError: If one is not there; the message has the nearest name that is.
-    """
-    for name in wanted:
-        if name not in found:
-            close = [other for other in found if other.lower() == name.lower()]
-            close = close or difflib.get_close_matches(name, found, n=1)
-            raise DataError(
-                f"{source}: there is no column {name!r}"
-                + (f"; did you mean {close[0]!r}?" if close else f", only {', '.join(found[:12])}.")
-            )
 
 
 def infer_target(

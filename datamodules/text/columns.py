@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.errors import DataError
-from datamodules.tables.values import MAX_CLASSES, count_distinct, listed
+from datamodules.errors import DataError, listed
+from datamodules.tables.values import MAX_CLASSES, count_distinct
 
 # What these columns are called, the likeliest first.
 TEXT_NAMES = ("text", "sentence", "review", "content", "question", "message", "comment", "document", "body", "tweet")

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datamodules.errors import DataError
+from datamodules.files import find_files
 from datamodules.tables.dialect import beginning, decoded
-from datamodules.tables.files import find_files
 
 LONGEST = 4096  # characters of a piece
 MARGIN = re.compile(r"\n(?=\S)")

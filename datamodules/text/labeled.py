@@ -11,13 +11,14 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from datamodules.base import Stage, moments
-from datamodules.errors import DataError
+from datamodules.base import Stage
+from datamodules.errors import DataError, check_names, listed
 from datamodules.sampler import Inputs, Samples, Split
+from datamodules.statistics import moments
 from datamodules.tables.dialect import MISSING, Dialect
 from datamodules.tables.files import Part, TableFiles
 from datamodules.tables.labeled import LabeledDataModule
-from datamodules.tables.values import TaskName, check_names, is_missing, listed, type_name
+from datamodules.tables.values import TaskName, is_missing, type_name
 from datamodules.text.columns import find_labels, find_texts
 from datamodules.text.labeled_lines import LineFiles, has_table_name, open_texts
 from datamodules.text.ragged import RaggedTokens

@@ -12,7 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from datamodules import BatchSampler, DataError, DataModule, DigitsDataModule, Samples, ToyDataModule
-from datamodules.base import Balance, Stage, TaskName, image_moments, moments
+from datamodules.base import Balance, Stage, TaskName
+from datamodules.statistics import image_moments, moments
 from lit_models import LitMLP
 from tests.helpers.trainers import quiet_trainer
 

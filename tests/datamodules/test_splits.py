@@ -6,15 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from datamodules.splits import (
-    class_weights,
-    downsample,
-    holdout,
-    holdout_groups,
-    holdout_last,
-    kfold,
-    kfold_groups,
-)
+from datamodules.splits import class_weights, downsample, holdout, holdout_groups, holdout_last, kfold, kfold_groups
 
 SIZES = torch.tensor([97, 41, 13, 2])  # of each class
 

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules import ImageFolderDataModule
-from datamodules.base import image_moments
 from datamodules.errors import DataError
 from datamodules.images import user_images as pictures
 from datamodules.images.decoding import open_picture, to_square
+from datamodules.statistics import image_moments
 from kindling.cli import main
 from lit_models import LitConvNet, LitTransfer
 from tests.conftest import Run

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from datamodules import DataError
-from datamodules.tables.values import TaskName, check_names, encode_target, infer_target, is_missing, sort_key
+from datamodules.errors import check_names
+from datamodules.tables.values import TaskName, encode_target, infer_target, is_missing, sort_key
 
 
 def _where(row: int, column: str) -> str:

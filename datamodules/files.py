@@ -1,0 +1,36 @@
+"""Files that a person names."""
+
+import difflib
+import glob
+from pathlib import Path
+
+from datamodules.errors import DataError
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".parquet", ".pq", ".gz")  # of the tables in a folder
+
+
+def find_files(path: str, flag: str) -> list[Path]:
+    """Find the files at a path, sorted: one file, those that match a glob, or the tables in a folder.
+
+    Raises:
+        DataError: If there is none; the message has the nearest name.
+    """
+    given = Path(path).expanduser()
+    if given.is_dir():
+        files = sorted(file for file in given.iterdir() if file.is_file() and file.suffix.lower() in SUFFIXES)
+        if not files:
+            raise DataError(f"{flag} {path}: this folder has no table ({', '.join(SUFFIXES)}).")
+    elif glob.has_magic(path) and not given.exists():
+        files = sorted(Path(file) for file in glob.glob(str(given), recursive=True) if Path(file).is_file())
+        if not files:
+            raise DataError(f"{flag} {path}: no file matches.")
+    else:
+        try:
+            given.stat()
+        except FileNotFoundError as error:
+            names = [file.name for file in given.parent.iterdir()] if given.parent.is_dir() else []
+            close = difflib.get_close_matches(given.name, names, n=1)
+            hint = f"; did you mean {given.parent / close[0]}?" if close else "."
+            raise DataError(f"{flag} {path}: there is no such file{hint}") from error
+        files = [given]
+    return files
