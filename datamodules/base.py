@@ -1,6 +1,7 @@
 """What every data module shares: splits, batches, a resumable shuffle, and what was fitted."""
 
 import math
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property
 from typing import Any, Literal
@@ -322,9 +323,8 @@ class DataModule(LightningDataModule):
             epoch = loop.epoch_progress.current.ready - 1 if batch else self.trainer.current_epoch
             if batch >= self.trainer.num_training_batches:
                 epoch, batch = epoch + 1, 0
-        cls = type(self)
         return {
-            "class_path": f"{cls.__module__}.{cls.__qualname__}",
+            "class_path": public_address(type(self)),
             "class_names": self.class_names,
             "statistics": self.statistics,
             "settings": self.resumed_settings(),
@@ -402,3 +402,10 @@ class DataModule(LightningDataModule):
 
 def _as_it_is(x: Tensor) -> Tensor:
     return x
+
+
+def public_address(cls: type) -> str:
+    """Return the address by which files name a class: that of its package if it is public, so that modules can move."""
+    package = cls.__module__.partition(".")[0]
+    is_public = getattr(sys.modules[package], cls.__name__, None) is cls
+    return f"{package if is_public else cls.__module__}.{cls.__qualname__}"

@@ -15,7 +15,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from datamodules import DataModule
-from datamodules.text.tokenizer import KINDS
 from kindling.callbacks import (
     BestCheckpoint,
     EarlyStopping,
@@ -30,7 +29,8 @@ from kindling.callbacks import (
     TextSamples,
     log_hyperparameters,
 )
-from kindling.compatibility import init_args, link, load_data_state, prepare
+from kindling.checkpoints import Checkpoint, check_trusted, newest_checkpoint, read_checkpoint
+from kindling.compatibility import init_args, link, load_data_state, prepare, without_inferred
 from kindling.errors import (
     CROSS_VALIDATE,
     HELP,
@@ -43,12 +43,9 @@ from kindling.errors import (
     is_mistake,
 )
 from kindling.runs import (
-    Checkpoint,
     is_first_process,
     new_folder,
-    newest_checkpoint,
     print_next_steps,
-    read_checkpoint,
     remove_if_untrained,
     run_of,
     say_spread,
@@ -126,16 +123,16 @@ class KindlingCLI(LightningCLI):
         self.subcommand = args[0]
         path = _value_of("--ckpt_path", args)
         if path is not None:
-            self._take_settings(path)
+            self._load_settings(path, args)
         self.config = parser.parse_args([arg for arg in args if not arg.startswith("--print_config")])
         config_path = self._config.ckpt_path
         if path is None and config_path is not None:  # it stood in a --config file
-            self._take_settings(config_path)
+            self._load_settings(config_path, args)
         self._forget_other_classes()
         self.config = parser.parse_args(args)
         self.given = parser.parse_args(args, defaults=False)[self.subcommand]
         if config_path is not None:
-            self._check_untrusted()
+            self._forget_encoding()
         if self.subcommand != "fit" and config_path is None:
             raise ArgumentError(
                 None, f"{self.subcommand} needs a trained model: give --ckpt_path FILE{newest_checkpoint()}."
@@ -145,20 +142,13 @@ class KindlingCLI(LightningCLI):
         self._resolve_optimizer("optimizer", {"lr", "momentum", "weight_decay"}, args)
         self._resolve_optimizer("lr_scheduler", set(), args)
 
-    def _check_untrusted(self) -> None:
-        """Take from a checkpoint neither the encoding of another file nor a function that nobody asked for."""
+    def _forget_encoding(self) -> None:
+        """Drop a checkpoint's encoding where another file is read."""
         options, saved = init_args(self._config, "data"), self._saved.settings.get("data", {}).get("init_args", {})
         given = init_args(self.given, "data")
         moved = "path" in given and Path(given["path"] or "") != Path(saved.get("path") or "")
         if moved and options.get("encoding") is not None and "encoding" not in given:
             self._config.data.init_args.encoding = None
-        tokenizer = options.get("tokenizer")
-        if isinstance(tokenizer, str) and tokenizer not in KINDS and "tokenizer" not in given:
-            raise ArgumentError(
-                None,
-                f"--ckpt_path {self._config.ckpt_path}: this model's texts are taken apart by the function "
-                f"{tokenizer}, which would be run here; give --data.tokenizer {tokenizer} if you trust it.",
-            )
 
     def _forget_other_classes(self) -> None:
         """Drop the default classes where others were chosen, which would keep their values for options of one name."""
@@ -198,9 +188,10 @@ class KindlingCLI(LightningCLI):
         config: Namespace = self.config[self.subcommand]
         return config
 
-    def _take_settings(self, path: str) -> None:
+    def _load_settings(self, path: str, args: list[str]) -> None:
         """Make the settings in a checkpoint the defaults."""
         self._saved = read_checkpoint(path)
+        check_trusted(self._saved, path, args)
         self._parser(self.subcommand).set_defaults(self._saved.settings)
 
     def instantiate_classes(self) -> None:
@@ -283,7 +274,7 @@ class KindlingCLI(LightningCLI):
             if config.logger is not False and getattr(self.model, "optimization", {}).get("scheduler") != "none":
                 callbacks.append(LearningRateMonitor(logging_interval="epoch"))
             if is_first_process():
-                self._parser(self.subcommand).save(self._config, folder / "config.yaml")
+                self._parser(self.subcommand).save(without_inferred(self._config, self.given), folder / "config.yaml")
         # The best checkpoint comes before any other, so that "best" means it.
         kwargs["callbacks"] = [*callbacks, *own]
         try:

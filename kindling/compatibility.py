@@ -8,13 +8,16 @@ from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import LightningDataModule
 
 from datamodules import DataModule
-from kindling.runs import Checkpoint
+from kindling.checkpoints import Checkpoint
 
 # What the data know and a model may ask for, under the same name; a flag given by hand wins.
 LINKED = (
     *("task", "num_outputs", "in_features", "input_shape", "cat_cardinalities"),
     *("vocab_size", "max_length", "context_length"),
 )
+
+# What the model's weights say of how images are prepared, under the names of the data's arguments.
+PREPARED = ("image_size", "resize_size", "interpolation")
 
 
 class Reader(NamedTuple):
@@ -132,6 +135,21 @@ def _check_tokens(data: LightningDataModule, config: Namespace, by_hand: dict[st
             f"--model {model}: it reads {read.text}, and {name} has {found.text}; give --model {found.model}, or "
             f"--data {read.data}.",
         )
+
+
+def without_inferred(config: Namespace, given: Namespace) -> Namespace:
+    """Return a configuration without what was filled in, so that it goes with other data too.
+
+    Args:
+        config: What ran, as `prepare` and `link` filled it in.
+        given: What was parsed, without the defaults.
+    """
+    saved = config.clone()
+    inferred = {"model": LINKED, "data": PREPARED if config.ckpt_path is None else ()}
+    for key, names in inferred.items():
+        for name in set(names) - init_args(given, key).keys():
+            saved[key].init_args.pop(name, None)
+    return saved
 
 
 def _offers(data: LightningDataModule, name: str) -> bool:

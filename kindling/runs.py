@@ -4,15 +4,13 @@ import re
 import shutil
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
 
-import torch
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
 
-from datamodules.text.tokenizer import KINDS
 from kindling.callbacks import BestCheckpoint
+from kindling.checkpoints import trust_flags
 
 
 def print_next_steps(trainer: Trainer, best: str) -> None:
@@ -30,9 +28,7 @@ def print_next_steps(trainer: Trainer, best: str) -> None:
         path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         check = "test" if test else "validate"
         data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
-        tokenizer = getattr(data, "hparams", {}).get("tokenizer")
-        is_function = isinstance(tokenizer, str) and tokenizer not in KINDS
-        trusted = f" --data.tokenizer {tokenizer}" if is_function else ""  # it is run only if it is named again
+        trusted = trust_flags(str(path))
         print(f"  {check:<8} python train.py {check} --ckpt_path {path}{trusted}")
         prompts = " --data.path prompts.txt" if getattr(data, "task", "") == "next_token" else ""
         print(f"  predict  python train.py predict --ckpt_path {path}{prompts}{trusted}")
@@ -50,49 +46,6 @@ def say_spread(measured: list[dict[str, float]]) -> None:
             values = [metrics[name] for metrics in measured if name in metrics]
             spread = f" +- {stdev(values):.2g}" if len(values) > 1 else ""
             print(f"  {name:<12} {fmean(values):.4g}{spread}")
-
-
-class Checkpoint(NamedTuple):
-    """What a checkpoint says about how it came to be.
-
-    Args:
-        settings: Defaults for a parser: `model`, `data`, `optimizer` and `lr_scheduler`.
-        data_class: Name of the class of the data; empty if there was none.
-        data_state: What was fitted on the data.
-    """
-
-    settings: dict[str, Any]
-    data_class: str
-    data_state: dict[str, Any] | None
-
-
-def read_checkpoint(path: str) -> Checkpoint:
-    """Read the settings in a checkpoint.
-
-    Raises:
-        ArgumentError: If it cannot be read.
-    """
-    if not Path(path).is_file():
-        raise ArgumentError(None, f"--ckpt_path {path}: there is no such file{newest_checkpoint()}.")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        _ = checkpoint["state_dict"]
-    except Exception as error:  # whatever unpickling a file of another kind may raise
-        reason = str(error).partition("\n")[0]
-        raise ArgumentError(None, f"--ckpt_path {path}: not a checkpoint that can be read ({reason}).") from error
-    settings: dict[str, Any] = {}
-    if "class_path" in checkpoint:
-        settings["model"] = {"class_path": checkpoint["class_path"], "init_args": dict(checkpoint["hyper_parameters"])}
-    for group in ("optimizer", "lr_scheduler"):
-        if checkpoint.get(f"{group}_config"):
-            settings[group] = checkpoint[f"{group}_config"]
-    for name, state in checkpoint.items():
-        # A data module's state is kept under its class's name.
-        if isinstance(state, dict) and str(state.get("class_path", "")).endswith(f".{name}"):
-            init_args = checkpoint.get("datamodule_hyper_parameters", {})
-            settings["data"] = {"class_path": state["class_path"], "init_args": dict(init_args)}
-            return Checkpoint(settings, name, state)
-    return Checkpoint(settings, "", None)
 
 
 def new_folder(root: Path, name: str) -> Path:
@@ -134,9 +87,3 @@ def is_first_process() -> bool:
     """Whether this is the process of a distributed run that writes, or the only one there is."""
     first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function
     return first
-
-
-def newest_checkpoint() -> str:
-    """Name the newest best checkpoint, for a message."""
-    found = sorted(Path("runs").glob("*/*/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
-    return f", for instance {found[-1]}" if found else ""

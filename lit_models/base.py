@@ -1,6 +1,7 @@
 """What every model shares: its steps, its logging, its optimizer, and the statistics it normalizes by."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -252,8 +253,7 @@ class LitModule(OptimizerMixin):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add which class this is, how it is trained, and the loss of an unfinished epoch."""
         super().on_save_checkpoint(checkpoint)
-        cls = type(self)
-        checkpoint["class_path"] = f"{cls.__module__}.{cls.__qualname__}"
+        checkpoint["class_path"] = public_address(type(self))
         if self.train_loss.total is not None:
             checkpoint["epoch_loss"] = [self.train_loss.total, self.train_loss.samples]
 
@@ -269,3 +269,10 @@ class LitModule(OptimizerMixin):
         if self._epoch_loss is not None:
             self.train_loss.total, self.train_loss.samples = self._epoch_loss[0].to(self.device), self._epoch_loss[1]
             self._epoch_loss = None
+
+
+def public_address(cls: type) -> str:
+    """Return the address by which files name a class: that of its package if it is public, so that modules can move."""
+    package = cls.__module__.partition(".")[0]
+    is_public = getattr(sys.modules[package], cls.__name__, None) is cls
+    return f"{package if is_public else cls.__module__}.{cls.__qualname__}"

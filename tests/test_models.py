@@ -43,12 +43,14 @@ def test_model_goes_the_whole_way(run: Run, name: str) -> None:
     assert figures
 
     folder = Path(fitted.trainer.default_root_dir) / "checkpoints"
-    resumed = run(f"--ckpt_path {folder}/last.ckpt --max_epochs 3")
+    # Data of the tests' own must be named again.
+    named = " ".join(options.split()[:2]) if "--data tests." in options else ""
+    resumed = run(f"--ckpt_path {folder}/last.ckpt --max_epochs 3 {named}")
     assert resumed.trainer.current_epoch == 3
     assert resumed.trainer.global_step == 3 * resumed.trainer.num_training_batches
 
     # From the command line, with nothing else said.
-    tested = run(f"test --ckpt_path {folder}/best.ckpt")
+    tested = run(f"test --ckpt_path {folder}/best.ckpt {named}")
     for key, value in figures.items():
         assert tested.trainer.callback_metrics[key] == value
 
@@ -68,7 +70,7 @@ def test_model_goes_the_whole_way(run: Run, name: str) -> None:
         assert value == pytest.approx(figures[key].item(), abs=1e-6)
 
     # One row of the predictions file for each sample, saying the same.
-    run(f"predict --ckpt_path {folder}/best.ckpt")
+    run(f"predict --ckpt_path {folder}/best.ckpt {named}")
     rows = Path("predictions.csv").read_text().splitlines()[1:]
     decode = getattr(model, "decode", data.decode)  # a model whose outputs no data know says itself what they are
     first = next(iter(decode(predicted).values()))

@@ -92,7 +92,7 @@ def test_a_checkpoint_rebuilds_the_model_safely(tmp_path: Path) -> None:
     trainer = quiet_trainer()
     trainer.fit(model, data)
     trainer.save_checkpoint(tmp_path / "model.ckpt")
-    assert torch.load(tmp_path / "model.ckpt", weights_only=True)["class_path"] == "lit_models.mlp.LitMLP"
+    assert torch.load(tmp_path / "model.ckpt", weights_only=True)["class_path"] == "lit_models.LitMLP"
     loaded = LitMLP.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
     assert loaded.hparams == model.hparams
     torch.testing.assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)

@@ -544,6 +544,6 @@ def test_a_function_in_a_checkpoint_is_not_run_unless_it_is_named(
     assert given in capsys.readouterr().out
     monkeypatch.delitem(sys.modules, "my_tokens")
     said = _refused(run, f"predict --ckpt_path {TRAINED}", capsys)
-    assert "taken apart by the function my_tokens.cut, which would be run here; give --data.tokenizer" in said
+    assert "it names my_tokens.cut, which would be imported here; give --data.tokenizer my_tokens.cut" in said
     assert "my_tokens" not in sys.modules
     run(given.strip())

@@ -1,0 +1,132 @@
+"""What a checkpoint says of how it came to be, read without running anything that it names."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jsonargparse import ArgumentError
+
+import datamodules
+import kindling.callbacks
+import lit_models
+
+# The packages whose classes files name, by the first part of a present or former address.
+PACKAGES = {"lit_models": lit_models, "datamodules": datamodules, "callbacks": kindling.callbacks}
+# Importing these runs nothing but what they define.
+TRUSTED = ("lightning.pytorch.", "torch.optim.", "torchvision.transforms.v2.")
+# Options whose value is imported.
+IMPORTED = {"class_path", "student", "encoder", "teacher_class", "tokenizer", "train_transforms", "eval_transforms"}
+
+
+def public_address(path: str) -> str:
+    """Return the address by which files name a class: `lit_models.LitMLP` for `lit_models.mlp.LitMLP`.
+
+    Args:
+        path: An import path; one that is none of ours is returned as it is.
+    """
+    package = PACKAGES.get(path.partition(".")[0])
+    name = path.rpartition(".")[2]
+    return f"{package.__name__}.{name}" if package and name in package.__all__ else path
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint says about how it came to be.
+
+    Args:
+        settings: Defaults for a parser: `model`, `data`, `optimizer` and `lr_scheduler`.
+        data_class: Name of the class of the data; empty if there was none.
+        data_state: What was fitted on the data.
+    """
+
+    settings: dict[str, Any]
+    data_class: str
+    data_state: dict[str, Any] | None
+
+
+def read_checkpoint(path: str) -> Checkpoint:
+    """Read the settings in a checkpoint.
+
+    Raises:
+        ArgumentError: If it cannot be read.
+    """
+    if not Path(path).is_file():
+        raise ArgumentError(None, f"--ckpt_path {path}: there is no such file{newest_checkpoint()}.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        _ = checkpoint["state_dict"]
+    except Exception as error:  # whatever unpickling a file of another kind may raise
+        reason = str(error).partition("\n")[0]
+        raise ArgumentError(None, f"--ckpt_path {path}: not a checkpoint that can be read ({reason}).") from error
+    settings: dict[str, Any] = {}
+    if "class_path" in checkpoint:
+        settings["model"] = _class(checkpoint["class_path"], checkpoint["hyper_parameters"])
+    for group in ("optimizer", "lr_scheduler"):
+        if checkpoint.get(f"{group}_config"):
+            settings[group] = checkpoint[f"{group}_config"]
+    for name, state in checkpoint.items():
+        # A data module's state is kept under its class's name.
+        if isinstance(state, dict) and str(state.get("class_path", "")).endswith(f".{name}"):
+            settings["data"] = _class(state["class_path"], checkpoint.get("datamodule_hyper_parameters", {}))
+            return Checkpoint(settings, name, state)
+    return Checkpoint(settings, "", None)
+
+
+def _class(path: str, init_args: dict[str, Any]) -> dict[str, Any]:
+    return {"class_path": public_address(path), "init_args": dict(init_args)}
+
+
+def check_trusted(saved: Checkpoint, path: str, args: list[str]) -> None:
+    """Refuse a checkpoint that names something to import which is neither ours nor named by the user.
+
+    Args:
+        saved: What the checkpoint says.
+        path: Its file.
+        args: The command line, which names what the user trusts, as do the `--config` files in it.
+
+    Raises:
+        ArgumentError: If it does; the message says what to add to the command line.
+    """
+    named = None
+    for flag, wanted in _imports(saved.settings):
+        named = _named(args) if named is None else named
+        if wanted not in named:
+            raise ArgumentError(
+                None,
+                f"--ckpt_path {path}: it names {wanted}, which would be imported here; give {flag} {wanted} if "
+                "you trust it.",
+            )
+
+
+def trust_flags(path: str) -> str:
+    """Return the flags that a command with this checkpoint needs, as it names more than is ours; each after a space."""
+    return "".join(f" {flag} {wanted}" for flag, wanted in _imports(read_checkpoint(path).settings))
+
+
+def _imports(settings: object, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Find what settings would import beside what is trusted: the flag that names it, and its import path."""
+    if isinstance(settings, dict):
+        for key, value in settings.items():
+            yield from _imports(value, (*keys, key))
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            yield from _imports(value, keys)
+    elif isinstance(settings, str) and not IMPORTED.isdisjoint(keys) and re.fullmatch(r"[^\W\d]\w*(\.\w+)+", settings):
+        module, _, name = settings.rpartition(".")
+        ours = any(module == package.__name__ and name in package.__all__ for package in PACKAGES.values())
+        if not ours and not settings.startswith(TRUSTED):
+            yield "--" + ".".join([key for key in keys if key not in ("class_path", "init_args")][:2]), settings
+
+
+def _named(args: list[str]) -> set[str]:
+    """Collect the words of a command line and of the configuration files that it names."""
+    words = {word for arg in args for word in re.split(r"[\s=,:\[\]{}'\"]+", arg)}
+    files = [Path(word) for word in words if word.endswith((".yaml", ".yml", ".json")) and Path(word).is_file()]
+    return words.union(*(re.split(r"[\s=,\[\]{}'\"]+", file.read_text()) for file in files))
+
+
+def newest_checkpoint() -> str:
+    """Name the newest best checkpoint, for a message."""
+    found = sorted(Path("runs").glob("*/*/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
+    return f", for instance {found[-1]}" if found else ""
