@@ -11,7 +11,7 @@ from torchmetrics.functional import auroc
 
 from lit_models import LitSiamese, ModelError, siamese
 from lit_models.siamese import PairMetrics, PairTask
-from tests.conftest import ROOT, Run
+from tests.helpers.front_door import ROOT, Run
 from tests.helpers.tiny import TinyTexts
 from tests.helpers.trainers import quiet_trainer
 
