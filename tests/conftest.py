@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kindling.cli import KindlingCLI, main
-
-ROOT = Path(__file__).parent.parent
+from kindling.cli import main
+from tests.helpers.front_door import ROOT, Run
 
 # Processes that run tests at once share the cores: those who all want all of them wait for one another.
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
@@ -35,9 +34,6 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(home)
     return home
-
-
-Run = Callable[[str], KindlingCLI]
 
 
 @pytest.fixture

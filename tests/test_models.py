@@ -8,7 +8,7 @@ import torch
 import lit_models
 from datamodules import DataModule
 from lit_models import LitMLP, LitModule
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 
 # A command line that trains each model for two epochs on embedded data of a size that it takes.
 IMAGES = "--data tests.helpers.tiny.TinyImages"

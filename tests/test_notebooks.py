@@ -8,7 +8,7 @@ import pytest
 from ipykernel.kernelspec import install
 from nbclient import NotebookClient
 
-from tests.conftest import ROOT
+from tests.helpers.front_door import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 QUICK = ("01_tensors_and_autograd", "02_cost_curve")  # they need neither Lightning nor data

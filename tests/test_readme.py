@@ -13,7 +13,7 @@ from PIL import Image
 import datamodules
 import lit_models
 from kindling.cli import main
-from tests.conftest import ROOT
+from tests.helpers.front_door import ROOT
 from tests.helpers.published import publish_weights
 
 README = (ROOT / "README.md").read_text()

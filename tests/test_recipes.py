@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_models import LitConvNet
-from tests.conftest import ROOT, Run
+from tests.helpers.front_door import ROOT, Run
 from tests.helpers.published import publish_weights
 from tests.helpers.trainers import keep
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 
 FLAGS = (
     "--max_epochs 3 --model.hidden [16] --model.dropout 0.3 --model.scheduler one-cycle --model.optimizer AdamW "

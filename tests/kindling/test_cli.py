@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from datamodules import CSVDataModule, DataError, DigitsDataModule
 from kindling.errors import explain
 from lit_models import LitMLP
-from tests.conftest import ROOT, Run
+from tests.helpers.front_door import ROOT, Run
 
 BEST = "runs/LitMLP-DigitsDataModule/version_0/checkpoints/best.ckpt"
 Mistake = Callable[[str], str]

@@ -14,7 +14,7 @@ from torchvision import models
 from datamodules import ImageFolderDataModule
 from kindling.compatibility import prepare
 from lit_models import LitTransfer
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 
 BACKBONE = "mobilenet_v3_small"
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from datamodules import DigitsDataModule
 from lit_models import LitDistiller, LitMLP, LitSiamese, LitTabM, LitTextClassifier, ModelError
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 from tests.helpers.trainers import keep, quiet_trainer
 
 DIGITS: dict[str, Any] = {"in_features": 64, "input_shape": (1, 8, 8)}

@@ -9,7 +9,7 @@ from torch import nn
 
 from lit_models import LitSiamese, ModelError
 from lit_models.siamese import PairTask
-from tests.conftest import ROOT, Run
+from tests.helpers.front_door import ROOT, Run
 from tests.helpers.tiny import TinyTexts, labeled_embeddings
 from tests.helpers.trainers import quiet_trainer
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_models import LitTextClassifier, ModelError
 from lit_models.modules.text_encoders import CNNEncoder, EncoderName, RecurrentEncoder, TransformerEncoder, masked_mean
 from lit_models.optim.composite import CompositeOptimizer
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 from tests.helpers.tiny import TinyTexts
 from tests.helpers.trainers import quiet_trainer
 

@@ -21,7 +21,7 @@ from datamodules.base import Stage, TaskName
 from lit_models import LitConvNet, LitTransfer, ModelError
 from lit_models.modules.backbones import Weights, read_weights
 from lit_models.optim.factory import OptimizerName, SchedulerName
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 from tests.helpers.tiny import TinyImages
 from tests.helpers.trainers import quiet_trainer
 from tests.lit_models.modules.test_backbones import Harmful

@@ -17,7 +17,7 @@ from PIL import Image
 from datamodules import ImageFolderDataModule
 from datamodules.errors import DataError
 from kindling.cli import main
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 from tests.helpers.photos import BAD, pixels, write_photos
 
 Mistake = Callable[[str], str]

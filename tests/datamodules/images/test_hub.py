@@ -18,7 +18,7 @@ from PIL import Image
 
 from datamodules import HuggingFaceDataModule
 from datamodules.errors import DataError
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 from tests.helpers.photos import encoded, pixels, write_photos
 
 datasets = pytest.importorskip("datasets", reason="the extra hub is not installed")

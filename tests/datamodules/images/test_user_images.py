@@ -22,7 +22,7 @@ from datamodules.images.decoding import open_picture, to_square
 from datamodules.statistics import image_moments
 from kindling.cli import main
 from lit_models import LitConvNet, LitTransfer
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 from tests.helpers.photos import pixels, write_photos
 from tests.helpers.published import publish_weights
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 
 GOOD = "a,b,y\n" + "".join(f"{i},{i * i % 7}.5,{'no' if i % 3 else 'yes'}\n" for i in range(30))
 Mistake = Callable[[str], str]

@@ -20,7 +20,7 @@ from datamodules import CSVDataModule, DataError
 from datamodules.base import Stage
 from kindling.callbacks import PredictionWriter
 from lit_models import LitMLP
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 from tests.helpers.trainers import quiet_trainer
 
 Row = dict[str, Any]

@@ -25,7 +25,7 @@ from datamodules.base import Stage
 from datamodules.tables.streaming import RowGroups, TableStream
 from kindling.callbacks import PredictionWriter
 from lit_models import LitMLP
-from tests.conftest import ROOT, Run
+from tests.helpers.front_door import ROOT, Run
 from tests.helpers.trainers import quiet_trainer
 
 SIZE = 400

@@ -16,7 +16,7 @@ from datamodules import DataError, TextCSVDataModule
 from datamodules.base import Stage
 from datamodules.text.tokenizer import PAD, UNKNOWN
 from lit_models import LitTextClassifier
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 from tests.helpers.trainers import quiet_trainer
 
 Row = tuple[str, str]

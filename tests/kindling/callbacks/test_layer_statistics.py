@@ -11,7 +11,7 @@ from torch import nn
 from datamodules import ToyDataModule
 from kindling.callbacks import LayerStatistics
 from lit_models import LitMLP, LitTextClassifier
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 from tests.helpers.tiny import TinyTexts
 from tests.helpers.trainers import quiet_trainer
 

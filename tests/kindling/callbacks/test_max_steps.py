@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 
 FLAGS = "--model.hidden [16] --model.dropout 0.3 --data.batch_size 128"  # 11 steps are an epoch
 LAST = "runs/LitMLP-DigitsDataModule/version_{}/checkpoints/last.ckpt"

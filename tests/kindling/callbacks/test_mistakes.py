@@ -18,7 +18,7 @@ from datamodules import ToyDataModule
 from kindling.callbacks import MistakeGrid, mistakes
 from kindling.callbacks.mistakes import CAPTION, CELL, COLUMNS, GAP, draw
 from lit_models import LitConvNet, LitLinearRegression, LitMLP, LitModule, LitTabM
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 from tests.helpers.tiny import TinyImages
 from tests.helpers.trainers import quiet_trainer
 

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from datamodules import DigitsDataModule
 from kindling.callbacks import ProgressBar
 from lit_models import LitMLP
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 from tests.helpers.trainers import quiet_trainer
 
 Output = pytest.CaptureFixture[str]

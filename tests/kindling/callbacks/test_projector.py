@@ -13,7 +13,7 @@ from datamodules import ToyDataModule
 from kindling.callbacks import EmbeddingProjector, MistakeGrid
 from kindling.callbacks.projector import LARGEST_SHEET, _thumbnails
 from lit_models import LitConvNet, LitSiamese
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 from tests.helpers.tiny import TinyImages
 from tests.helpers.trainers import quiet_trainer
 

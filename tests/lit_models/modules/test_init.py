@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lit_models import LitGPT, LitLeNet, LitMLP, LitModule
 from lit_models.modules.init import InitName, Nonlinearity, initialize_weights
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 
 SCALED: list[InitName] = ["kaiming_uniform", "kaiming_normal", "xavier_uniform", "xavier_normal"]
 
