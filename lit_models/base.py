@@ -1,6 +1,5 @@
-"""What every model shares: its steps, its logging, its optimizer, and the statistics it normalizes by."""
+"""The base of all models: steps, logging, normalization of inputs, and what a checkpoint keeps beside weights."""
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +9,8 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from lit_models.errors import ModelError
+from lit_models.errors import ModelError, check_non_negative
+from lit_models.metrics import MeanLoss
 from lit_models.modules.init import InitName, initialize_weights
 from lit_models.modules.normalization import Normalization, rename_old_keys
 from lit_models.optim.configure import OptimizerMixin
@@ -20,63 +20,37 @@ from lit_models.tasks import IGNORED, Reduction, Regression, TaskName, make_task
 Batch = tuple[Tensor, Tensor]
 
 
-class MeanLoss:
-    """Mean loss over samples, whatever the sizes of their batches, at the cost of one addition a step.
-
-    Not torchmetrics' `MeanMetric`: that one looks for NaN in every step, which a GPU must wait for, and with the look
-    disabled (1.9) it ignores the weights. A loss that is no number must be seen as such; it stops the training.
-    """
-
-    def __init__(self) -> None:
-        self.total: Tensor | None = None
-        self.samples: int | Tensor = 0
-        self.last = torch.tensor(math.nan)  # of the latest batch
-        self.is_closed = False
-
-    def update(self, loss: Tensor, size: int | Tensor) -> None:
-        """Add the mean loss of a batch of `size` samples, or of weights that add up to it, unless this is closed."""
-        if self.is_closed:
-            return
-        self.last = loss
-        # In more digits than a loss has: in bfloat16, what is added to many batches would be lost.
-        total = loss.to(torch.float32 if loss.device.type == "mps" else torch.float64) * size
-        self.total = total if self.total is None else self.total.add_(total)
-        self.samples = self.samples + (size.to(total.dtype) if isinstance(size, Tensor) else size)
-
-    def take(self, device: torch.device) -> Tensor:
-        """Give the sum over all samples since the last time, and their number: shape `(2,)`."""
-        total = torch.zeros((), device=device) if self.total is None else self.total
-        self.total, samples, self.samples = None, self.samples, 0
-        return torch.stack([total, torch.as_tensor(samples, dtype=total.dtype, device=device)])
-
-
 class LitModule(OptimizerMixin):
-    """Base of all models. A leaf sets `self.net`, a plain `nn.Module` from normalized inputs to scores.
+    """Base of all models. A leaf sets `self.net`, an `nn.Module` from normalized inputs to logits or values.
 
-    Inputs are raw: uint8 images, which are scaled to [0, 1] here, or floating-point numbers. The statistics by which
-    they are normalized are taken over from the data module when fitting starts, and are in every checkpoint.
+    Then it calls `self.initialize()`, so that `init` applies to the network. Inputs are raw: uint8 images, which are
+    scaled to [0, 1] here, or floating-point numbers. The statistics that normalize them come from the data module when
+    fitting starts, and are in every checkpoint.
 
     Args:
-        task: What kind of target is learned: `regression`, `binary`, `multiclass`, or `next_token` of a text.
-        num_outputs: Scores for each sample: classes, values, or 1 for a binary task.
+        task: Kind of target: `regression`, `binary`, `multiclass`, or `next_token` of a text.
+        num_outputs: Outputs for each sample: classes, values, or 1 for a binary task.
         loss: A loss of `torch.nn` by name that fits the task; by default mean squared error or cross-entropy.
-        reduction: Whether a step descends along the mean or the sum of its samples' losses. What is logged is the mean.
+        reduction: Whether the loss of a step is the mean or the sum over its samples. The mean is logged.
         label_smoothing: Share of a label that is spread over all classes.
-        class_weights: How much the samples of each class count; in a binary task two numbers, of classes 0 and 1.
+        class_weights: Weight of the samples of each class; in a binary task two numbers, of classes 0 and 1.
         ignore_index: The label of samples that count in no loss and no metric, of a multiclass task.
-        normalize: Whether to take over the data module's statistics.
-        optimizer: An optimizer of `torch.optim` by name. Muon and SparseAdam train what they can, and AdamW the rest;
-            LBFGS, with a line search, evaluates a batch several times in each step, and wants large ones.
+        normalize: Whether to use the data module's statistics.
+        optimizer: An optimizer of `torch.optim` by name. Muon and SparseAdam train the weights they can, and AdamW the
+            rest; LBFGS, with a line search, evaluates a batch several times in each step, and needs large ones.
         lr: Learning rate; 1 suits LBFGS.
         momentum: Momentum, of those optimizers that have it (SGD, RMSprop and Muon).
-        weight_decay: Weight decay of all but vectors, as biases are: decoupled in AdamW, which without it is Adam, and
-            in Muon; an L2 penalty elsewhere. LBFGS, Rprop and SparseAdam have none.
-        layer_decay: The learning rate of each layer, as a share of that of the next one towards the output.
-        scheduler: Course of the learning rate: `none` (constant), `one-cycle`, `cosine`, `step` (a tenth every 10
+        weight_decay: Weight decay of all weights but vectors, such as biases: decoupled in AdamW, which without it is
+            Adam, and in Muon; an L2 penalty elsewhere. LBFGS, Rprop and SparseAdam have none.
+        layer_decay: The learning rate of each layer, as a share of that of the next layer towards the output.
+        scheduler: Schedule of the learning rate: `none` (constant), `one-cycle`, `cosine`, `step` (a tenth every 10
             epochs), `exponential` (0.95 of it every epoch) or `plateau`.
-        warmup_steps: In how many steps the learning rate rises before the `cosine` begins.
-        init: What the weights of the network begin as; see `initialize_weights`. By default as its layers have it.
-        compile: Whether to compile the network with `torch.compile`, which pays on long runs only.
+        warmup_steps: Steps in which the learning rate rises before `cosine` begins.
+        init: Initial weights of the network; see `initialize_weights`. By default its layers' own.
+        compile: Whether to compile the network with `torch.compile`, which pays off on long runs only.
+
+    Raises:
+        ModelError: If an option is impossible, or does not fit the task.
     """
 
     net: nn.Module
@@ -103,12 +77,10 @@ class LitModule(OptimizerMixin):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # once, for every leaf: Lightning collects the arguments of all their constructors
-        for name in ("lr", "momentum", "weight_decay", "warmup_steps"):
-            if self.hparams[name] < 0:
-                raise ModelError(f"--model.{name} {self.hparams[name]}: give 0 or more.")
+        check_non_negative(lr=lr, momentum=momentum, weight_decay=weight_decay, warmup_steps=warmup_steps)
         if not 0 < layer_decay <= 1:
-            raise ModelError(f"--model.layer_decay {layer_decay}: give a share above 0, up to 1.")
-        if class_weights is not None:  # an array or a tensor would be no primitive
+            raise ModelError("give a share above 0, up to 1", option="layer_decay", value=layer_decay)
+        if class_weights is not None:  # an array or a tensor is no primitive
             self.hparams["class_weights"] = [float(weight) for weight in class_weights]
         self.num_outputs = num_outputs
         self.task = make_task(task, num_outputs, loss, reduction, label_smoothing, class_weights, ignore_index)
@@ -118,17 +90,17 @@ class LitModule(OptimizerMixin):
         metrics = self.task.metrics()
         self.val_metrics = metrics.clone(prefix="val_")
         self.test_metrics = metrics.clone(prefix="test_")
-        # Sum and count of the epoch that a checkpoint broke off.
-        self._epoch_loss: tuple[Tensor, int | Tensor] | None = None
+        self._epoch_loss: tuple[Tensor, int | Tensor] | None = None  # sum and count of the epoch a checkpoint cut
+        self._is_initialized = False
 
-    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401  # torch's signature
-        """Initialize the network by the scheme that was asked for, if any, as soon as a leaf has made it."""
-        super().__setattr__(name, value)
-        if name == "net" and self.hparams["init"] is not None:
-            initialize_weights(value, self.hparams["init"])
+    def initialize(self) -> None:
+        """Initialize the weights of `self.net` by the scheme `init`, if one is given."""
+        if self.hparams["init"] is not None:
+            initialize_weights(self.net, self.hparams["init"])
+        self._is_initialized = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute scores from raw inputs.
+        """Compute logits or values from raw inputs.
 
         Args:
             x: Inputs, shape `(B, ...)`: uint8 images, or floating-point numbers (of images, from 0 to 1).
@@ -139,61 +111,61 @@ class LitModule(OptimizerMixin):
         return self.task.rescale(self.net(self.normalize(x)))
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Compute what the network gets from raw inputs: floating-point, and normalized."""
+        """Return raw inputs as the network gets them: floating-point and normalized."""
         raw = x.to(self.normalization.mean.dtype)
         scale = 255 if x.dtype == torch.uint8 else 1
-        if x.ndim == 2 and self.normalization.mean.ndim == 3:  # flattened images get their channels back
+        if x.ndim == 2 and self.normalization.mean.ndim == 3:  # flattened images: restore their channels
             raw = raw.unflatten(1, (self.normalization.mean.shape[0], 1, -1))
         normalized: Tensor = self.normalization(raw, scale)
         return normalized
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the loss to descend along."""
+        """Compute the training loss of a batch, a scalar."""
         return self._shared_step(batch, self.train_loss)[0]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Measure a batch of the validation split."""
-        self._measure(batch, self.val_loss, self.val_metrics)
+        """Update loss and metrics of the validation split."""
+        self._eval_step(batch, self.val_loss, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Measure a batch of the test split, and give what is predicted."""
-        return self._measure(batch, self.test_loss, self.test_metrics)
+        """Update loss and metrics of the test split, and return the predictions."""
+        return self._eval_step(batch, self.test_loss, self.test_metrics)
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
-        """Predict probabilities, or values in the target's own unit; targets in the batch are not looked at."""
-        scores: Tensor = self(batch if isinstance(batch, Tensor) else batch[0])
-        return self.task.activate(scores)
+        """Predict probabilities, or values in the target's own unit, from inputs with or without targets."""
+        outputs: Tensor = self(batch if isinstance(batch, Tensor) else batch[0])
+        return self.task.activate(outputs)
 
-    def _measure(self, batch: Batch, mean_loss: MeanLoss, metrics: MetricCollection) -> Tensor:
-        _, scores, y = self._shared_step(batch, mean_loss)
-        predicted = self.task.activate(scores)
-        metrics.update(predicted, y)
-        return predicted
+    def _eval_step(self, batch: Batch, mean_loss: MeanLoss, metrics: MetricCollection) -> Tensor:
+        _, outputs, y = self._shared_step(batch, mean_loss)
+        predictions = self.task.activate(outputs)
+        metrics.update(predictions, y)
+        return predictions
 
     def _shared_step(self, batch: Batch, mean_loss: MeanLoss) -> tuple[Tensor, Tensor, Tensor]:
         x, y = batch
-        if y.ndim == 2 and y.shape[1] == 1:  # one target for each sample, written as a column
+        if y.ndim == 2 and y.shape[1] == 1:  # one target for each sample, as a column
             y = y.squeeze(1)
-        scores = self(x)
-        if len(scores) > len(y):  # an ensemble's members, several for each sample, learn one by one
-            y = y.repeat_interleave(len(scores) // len(y), dim=0)
-        loss = self.task.loss(scores, y)
+        outputs = self(x)
+        if len(outputs) > len(y):  # the members of an ensemble, several for each sample, learn separately
+            y = y.repeat_interleave(len(outputs) // len(y), dim=0)
+        loss = self.task.loss(outputs, y)
         summed = self.hparams["reduction"] == "sum"
         mean_loss.update(
-            loss.detach() / self.task.num_terms(scores, y) if summed else loss.detach(), self.task.num_samples(y)
+            loss.detach() / self.task.num_terms(outputs, y) if summed else loss.detach(), self.task.num_samples(y)
         )
-        return loss, scores, y
+        return loss, outputs, y
 
-    # What is measured is accumulated without a word to the Trainer, and logged once an epoch: a `self.log` in every
-    # step would cost as much as the step of a small model.
+    # Losses and metrics are accumulated here, and logged once an epoch: `self.log` in every step would cost as much as
+    # the step of a small model.
 
     def on_after_backward(self) -> None:
-        """Count a batch once, however often LBFGS evaluates it: the first time."""
-        self.train_loss.is_closed = True
+        """Count only the first loss of a batch, which LBFGS evaluates several times."""
+        self.train_loss.is_paused = True
 
     def on_train_batch_end(self, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int) -> None:
         """Log the loss of every `log_every_n_steps`-th step."""
-        self.train_loss.is_closed = False
+        self.train_loss.is_paused = False
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it without a type
         if every and self.global_step % every == 0 and self.train_loss.total is not None:
             self.log("train_loss_step", self.train_loss.last)
@@ -211,11 +183,11 @@ class LitModule(OptimizerMixin):
         self._log_epoch("test_loss", self.test_loss, self.test_metrics)
 
     def _epoch_mean(self, mean_loss: MeanLoss) -> Tensor | None:
-        """Take the mean over all samples of all processes; None if there were none."""
-        taken = mean_loss.take(self.device)
-        if self.trainer.world_size > 1:  # processes may have unequal shares
-            taken = self.trainer.strategy.reduce(taken, reduce_op="sum")
-        return (taken[0] / taken[1]).float() if taken[1] else None
+        """Return the mean over all samples of all processes and reset it; None if there were none."""
+        sums = mean_loss.pop(self.device)
+        if self.trainer.world_size > 1:  # processes may have different numbers of samples
+            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        return (sums[0] / sums[1]).float() if sums[1] else None
 
     def _log_epoch(self, name: str, mean_loss: MeanLoss, metrics: MetricCollection | None = None) -> None:
         loss = self._epoch_mean(mean_loss)
@@ -223,7 +195,7 @@ class LitModule(OptimizerMixin):
             self._log_loss(name, loss)
         if metrics is not None:
             self.log_dict(metrics.compute(), sync_dist=True)
-            # What is reset in inference mode, in which `Trainer.validate` runs, could not be updated in a later fit.
+            # A state that is reset in inference mode, which `Trainer.validate` uses, cannot be updated in a later fit.
             with torch.inference_mode(False):
                 metrics.reset()
 
@@ -231,15 +203,26 @@ class LitModule(OptimizerMixin):
         self.log(name, loss, sync_dist=True)
 
     def setup(self, stage: str) -> None:
-        """Take over the data's statistics when fitting starts, and compile the network if asked to."""
-        if stage == "fit":
-            data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
-            self.take_statistics(getattr(data, "statistics", {}))
-        if self.hparams["compile"] and self.net._compiled_call_impl is None:
-            self.net.compile()  # in place: `torch.compile(net)` would rename what is in the checkpoint
+        """Load the data's statistics when fitting starts, and compile the network if asked to.
 
-    def take_statistics(self, statistics: Mapping[str, Tensor]) -> None:
-        """Take over by what the data are normalized, unless it is known already or not wanted."""
+        Raises:
+            ModelError: If `init` is given, and this class never calls `initialize`.
+        """
+        if stage == "fit":
+            if self.hparams["init"] is not None and not self._is_initialized:
+                remedy = "call self.initialize() in its constructor, once self.net is set"
+                raise ModelError(f"{type(self).__name__} ignores it", remedy, "init", self.hparams["init"])
+            data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
+            self.load_statistics(getattr(data, "statistics", {}))
+        if self.hparams["compile"] and self.net._compiled_call_impl is None:
+            self.net.compile()  # in place: `torch.compile(net)` would rename the weights in the checkpoint
+
+    def load_statistics(self, statistics: Mapping[str, Tensor]) -> None:
+        """Set the mean and standard deviation of inputs and of a regression's targets, unless they are set already.
+
+        Args:
+            statistics: `mean`, `std`, `target_mean` and `target_std` of a data module, as far as it has them.
+        """
         if not self.hparams["normalize"]:
             return
         if "mean" in statistics:
@@ -248,7 +231,7 @@ class LitModule(OptimizerMixin):
             self.task.normalization.set(statistics["target_mean"], statistics["target_std"])
 
     def prepare_weights(self) -> None:
-        """Get what a first fit begins with, before the data are read; here nothing."""
+        """Download the weights that a first fit starts from, before the data are read; here nothing."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add which class this is, how it is trained, and the loss of an unfinished epoch."""
@@ -258,14 +241,14 @@ class LitModule(OptimizerMixin):
             checkpoint["epoch_loss"] = [self.train_loss.total, self.train_loss.samples]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the settings of now win over those in the checkpoint, and keep the loss of an unfinished epoch."""
+        """Keep the current settings over those in the checkpoint, and load the loss of an unfinished epoch."""
         super().on_load_checkpoint(checkpoint)
         self._epoch_loss = checkpoint.get("epoch_loss")
 
     def on_train_start(self) -> None:
-        """Apply changed settings, and go on with a broken-off epoch's loss."""
+        """Apply changed settings, and restore the loss of an unfinished epoch."""
         super().on_train_start()
-        self.train_loss.is_closed = False
+        self.train_loss.is_paused = False
         if self._epoch_loss is not None:
             self.train_loss.total, self.train_loss.samples = self._epoch_loss[0].to(self.device), self._epoch_loss[1]
             self._epoch_loss = None

@@ -1,4 +1,4 @@
-"""Convolutional networks for small images: LeNet as it was, and one as it would be built today."""
+"""Convolutional networks for small images: LeNet, and a modern one."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ class LeNet(nn.Module):
     Args:
         input_shape: Channels, height and width; 28x28 images get a border of 2 pixels, so that they become the 32x32
             of the paper.
-        num_outputs: Scores for each sample.
+        num_outputs: Logits or values for each sample.
 
     Raises:
         ModelError: If the images are neither 28x28 nor 32x32.
@@ -26,8 +26,7 @@ class LeNet(nn.Module):
         super().__init__()
         channels, *size = input_shape
         if size not in ([28, 28], [32, 32]):
-            given = "x".join(map(str, size)) or f"rows of {channels} numbers"
-            raise ModelError(f"--model.input_shape: LeNet is made for 28x28 or 32x32 images, not {given}; try LitMLP.")
+            raise ModelError("LeNet takes 28x28 or 32x32 images", "try LitMLP", "input_shape", list(input_shape))
         self.features = nn.Sequential(
             nn.Conv2d(channels, 6, kernel_size=5, padding=(32 - size[0]) // 2),
             nn.ReLU(),
@@ -46,9 +45,9 @@ class LeNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute scores, `(B, num_outputs)`, from images, `(B, C, H, W)`."""
-        scores: Tensor = self.classifier(self.features(x))
-        return scores
+        """Compute outputs, `(B, num_outputs)`, from images, `(B, C, H, W)`."""
+        outputs: Tensor = self.classifier(self.features(x))
+        return outputs
 
 
 class LitLeNet(LitModule):
@@ -62,16 +61,17 @@ class LitLeNet(LitModule):
     def __init__(self, input_shape: Sequence[int] = (1, 28, 28), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.net = LeNet(input_shape, self.num_outputs)
+        self.initialize()
         self.example_input_array = torch.zeros(2, *input_shape)
 
 
 class ConvNet(nn.Module):
-    """Stages of 3x3 convolutions with batch normalization (Ioffe and Szegedy 2015), then an average over all places.
+    """Stages of 3x3 convolutions with batch normalization (Ioffe and Szegedy 2015), then global average pooling.
 
     Args:
         in_channels: Channels of an image.
-        channels: Channels of each stage; a stage has two convolutions, and halves the image that the next one gets.
-        num_outputs: Scores for each sample.
+        channels: Channels of each stage; a stage has two convolutions, and all but the last halve the image.
+        num_outputs: Logits or values for each sample.
         dropout: Share of the pooled features that are dropped in training.
 
     Raises:
@@ -82,7 +82,7 @@ class ConvNet(nn.Module):
         super().__init__()
         check_dropout(dropout)
         if not channels or min(channels) < 1:
-            raise ModelError(f"--model.channels {list(channels)}: give one stage or more, each of 1 channel or more.")
+            raise ModelError("give one stage or more, each of 1 channel or more", "", "channels", list(channels))
         layers: list[nn.Module] = []
         for stage, width in enumerate(channels):
             if stage:
@@ -93,20 +93,20 @@ class ConvNet(nn.Module):
             in_channels = width
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout))
         self.classifier = nn.Linear(in_channels, num_outputs)
-        self.to(memory_format=torch.channels_last)  # the order that convolutions prefer
+        self.to(memory_format=torch.channels_last)  # the fastest layout for convolutions
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute scores, `(B, num_outputs)`, from images, `(B, C, H, W)`."""
-        scores: Tensor = self.classifier(self.features(x.contiguous(memory_format=torch.channels_last)))
-        return scores
+        """Compute outputs, `(B, num_outputs)`, from images, `(B, C, H, W)`."""
+        outputs: Tensor = self.classifier(self.features(x.contiguous(memory_format=torch.channels_last)))
+        return outputs
 
 
 class LitConvNet(LitModule):
     """A small modern convolutional network: the accurate choice for images of about 28x28.
 
     Args:
-        input_shape: Channels, height and width of an image; any size will do.
-        channels: Channels of each stage; each halves the image.
+        input_shape: Channels, height and width of an image; of any size.
+        channels: Channels of each stage; all but the last halve the image.
         dropout: Share of the pooled features that are dropped in training.
         kwargs: Options of `LitModule`.
     """
@@ -120,4 +120,5 @@ class LitConvNet(LitModule):
     ) -> None:
         super().__init__(**kwargs)
         self.net = ConvNet(input_shape[0], channels, self.num_outputs, dropout)
+        self.initialize()
         self.example_input_array = torch.zeros(2, *input_shape)

@@ -1,4 +1,4 @@
-"""What goes wrong with models."""
+"""The error of a model that cannot be made or used, and the checks of options that many models share."""
 
 
 class ModelError(ValueError):
@@ -33,17 +33,17 @@ class ModelError(ValueError):
 
 
 def check_dropout(dropout: float) -> None:
-    """Refuse a share that is none.
+    """Raise an error unless a dropout is a probability below 1.
 
     Raises:
-        ModelError: If it is not from 0 up to 1.
+        ModelError: If it is not in [0, 1).
     """
     if not 0 <= dropout < 1:
         raise ModelError("give a share from 0 up to, but not including, 1", option="dropout", value=dropout)
 
 
 def check_sizes(**sizes: int) -> None:
-    """Refuse sizes, by the names of their options, of which there is nothing.
+    """Raise an error unless all sizes, by the names of their options, are positive.
 
     Raises:
         ModelError: If one is below 1.
@@ -51,3 +51,14 @@ def check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise ModelError("give 1 or more", option=name, value=size)
+
+
+def check_non_negative(**values: float | None) -> None:
+    """Raise an error if a number, by the name of its option, is negative; None is allowed.
+
+    Raises:
+        ModelError: If one is below 0.
+    """
+    for name, value in values.items():
+        if value is not None and value < 0:
+            raise ModelError("give 0 or more", option=name, value=value)

@@ -14,7 +14,7 @@ from lit_models.tasks import TaskName
 
 
 def linear(in_features: int, cat_cardinalities: Sequence[int], num_outputs: int) -> nn.Sequential:
-    """Make a linear map with a weight for each number and for each code of each category."""
+    """Return a linear map with a weight for each number and for each code of each category."""
     if not cat_cardinalities:
         return nn.Sequential(nn.Flatten(), nn.Linear(in_features, num_outputs))
     categories = ExpandCategories(in_features, cat_cardinalities, max_one_hot=math.inf)
@@ -26,10 +26,10 @@ class LitLinearRegression(LitModule):
 
     Args:
         in_features: Numbers in one input.
-        cat_cardinalities: How many codes each category has, if the last numbers of a row are codes.
-        num_outputs: Values to predict.
+        cat_cardinalities: Number of codes of each category, if the last numbers of a row are codes.
+        num_outputs: Number of values to predict.
         task: The task; a regression.
-        lr: Learning rate, higher than a deep network's: there is but one layer.
+        lr: Learning rate, higher than a deep network's.
         kwargs: Options of `LitModule`.
     """
 
@@ -43,9 +43,10 @@ class LitLinearRegression(LitModule):
         **kwargs: Any,
     ) -> None:
         if task != "regression":
-            raise ModelError(f"--model LitLinearRegression: this is a {task} task; take LitLogisticRegression.")
+            raise ModelError("LitLinearRegression is for regression", "use LitLogisticRegression", "task", task)
         super().__init__(task=task, num_outputs=num_outputs, lr=lr, **kwargs)
         self.net = linear(in_features, cat_cardinalities, num_outputs)
+        self.initialize()
         self.example_input_array = torch.zeros(2, in_features)
 
 
@@ -54,10 +55,10 @@ class LitLogisticRegression(LitModule):
 
     Args:
         in_features: Numbers in one input.
-        cat_cardinalities: How many codes each category has, if the last numbers of a row are codes.
+        cat_cardinalities: Number of codes of each category, if the last numbers of a row are codes.
         num_outputs: 1 for a binary task, else the number of classes.
         task: `binary` (a sigmoid) or `multiclass` (a softmax).
-        lr: Learning rate, higher than a deep network's: there is but one layer.
+        lr: Learning rate, higher than a deep network's.
         kwargs: Options of `LitModule`.
     """
 
@@ -71,7 +72,8 @@ class LitLogisticRegression(LitModule):
         **kwargs: Any,
     ) -> None:
         if task == "regression":
-            raise ModelError("--model LitLogisticRegression: this is a regression task; take LitLinearRegression.")
+            raise ModelError("LitLogisticRegression is for classification", "use LitLinearRegression", "task", task)
         super().__init__(task=task, num_outputs=num_outputs, lr=lr, **kwargs)
         self.net = linear(in_features, cat_cardinalities, num_outputs)
+        self.initialize()
         self.example_input_array = torch.zeros(2, in_features)

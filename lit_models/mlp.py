@@ -1,4 +1,4 @@
-"""The multilayer perceptron."""
+"""Multilayer perceptron."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -21,13 +21,13 @@ _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 
 
 class MLP(nn.Module):
-    """Linear layers with an activation between each two.
+    """Linear layers with activations between them.
 
     Args:
         in_features: Numbers in one input, whatever its shape.
-        hidden: Width of each hidden layer; none makes the network linear.
-        num_outputs: Scores for each sample.
-        cat_cardinalities: How many codes each category has, if the last numbers of a row are codes.
+        hidden: Width of each hidden layer; without any the network is linear.
+        num_outputs: Outputs for each sample.
+        cat_cardinalities: Number of codes of each category, if the last numbers of a row are codes.
         activation: The activation's name.
         dropout: Share of the hidden units that are dropped in training.
         batch_norm: Whether to normalize each hidden layer over the batch, before the activation.
@@ -49,7 +49,7 @@ class MLP(nn.Module):
         super().__init__()
         check_dropout(dropout)
         if any(width < 1 for width in hidden):
-            raise ModelError(f"--model.hidden {list(hidden)}: a layer has at least 1 unit.")
+            raise ModelError("a layer has at least 1 unit", option="hidden", value=list(hidden))
         layers: list[nn.Module] = [nn.Flatten()]
         if cat_cardinalities:
             categories = ExpandCategories(in_features, cat_cardinalities)
@@ -65,9 +65,9 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(in_features, num_outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute scores, `(B, num_outputs)`, from inputs of shape `(B, ...)`."""
-        scores: Tensor = self.layers(x)
-        return scores
+        """Compute outputs, `(B, num_outputs)`, from inputs of shape `(B, ...)`."""
+        outputs: Tensor = self.layers(x)
+        return outputs
 
 
 class LitMLP(LitModule):
@@ -75,9 +75,9 @@ class LitMLP(LitModule):
 
     Args:
         in_features: Numbers in one input.
-        cat_cardinalities: How many codes each category has, if the last numbers of a row are codes.
+        cat_cardinalities: Number of codes of each category, if the last numbers of a row are codes.
         hidden: Width of each hidden layer.
-        activation: What stands between the layers.
+        activation: Activation between the layers.
         dropout: Share of the hidden units that are dropped in training.
         batch_norm: Whether to normalize each hidden layer over the batch.
         kwargs: Options of `LitModule`.
@@ -95,4 +95,5 @@ class LitMLP(LitModule):
     ) -> None:
         super().__init__(**kwargs)
         self.net = MLP(in_features, hidden, self.num_outputs, activation, dropout, batch_norm, cat_cardinalities)
+        self.initialize()
         self.example_input_array = torch.zeros(2, in_features)

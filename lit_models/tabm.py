@@ -1,4 +1,4 @@
-"""TabM: many multilayer perceptrons in one, the strong choice for tables."""
+"""TabM: an ensemble of multilayer perceptrons that share weights, the strong choice for tables."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,24 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from lit_models.base import LitModule
-from lit_models.errors import ModelError, check_dropout, check_sizes
+from lit_models.errors import ModelError, check_dropout, check_non_negative, check_sizes
 from lit_models.modules.categorical import split_features
 
 
 class TabMNet(nn.Module):
     """TabM (Gorishniy et al., ICLR 2025) with periodic embeddings of the numbers (Gorishniy et al., NeurIPS 2022).
 
-    Args:
-        in_features: Numbers in a row, codes included.
-        cat_cardinalities: How many codes each category has; they are the last numbers of a row.
-        num_outputs: Scores for each row.
-        k: How many perceptrons share their weights.
-        num_blocks: Hidden layers.
-        width: Width of a hidden layer.
-        dropout: Share of the hidden units that are dropped in training.
-        embedding_dim: Size of a number's embedding; 0 for none.
-        num_frequencies: Frequencies in a number's embedding.
-        frequency_scale: Standard deviation of the frequencies at the start.
+    Its arguments are those of `LitTabM`, and `num_outputs`, the outputs for each row.
     """
 
     def __init__(
@@ -66,25 +56,25 @@ class TabMNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the scores of every perceptron, `(B, k, num_outputs)`, from rows of shape `(B, in_features)`."""
-        # Not `self.model(...)`: what it checks in Python ties an exported graph to one batch size.
+        """Compute the outputs of every perceptron, `(B, k, num_outputs)`, from rows of shape `(B, in_features)`."""
+        # Not `self.model(...)`: its checks in Python would fix the batch size of an exported graph.
         model, n = self.model, self.num_numbers
         parts = []
         if n:
             parts.append(x[:, :n] if model.num_module is None else model.num_module(x[:, :n]).flatten(1))
         if model.cat_module is not None:
             parts.append(model.cat_module(x[:, n:].long()))
-        scores: Tensor = model.output(model.backbone(model.ensemble_view(torch.cat(parts, dim=1))))
-        return scores
+        outputs: Tensor = model.output(model.backbone(model.ensemble_view(torch.cat(parts, dim=1))))
+        return outputs
 
 
 class LitTabM(LitModule):
-    """TabM: `k` perceptrons that share most of their weights, each learning by itself; their mean is the prediction.
+    """TabM: `k` perceptrons that share most of their weights, each with its own loss; their mean is the prediction.
 
     Args:
         in_features: Numbers in a row, codes included.
-        cat_cardinalities: How many codes each category has; they are the last numbers of a row.
-        k: How many perceptrons.
+        cat_cardinalities: Number of codes of each category; codes are the last numbers of a row.
+        k: Number of perceptrons in the ensemble.
         num_blocks: Hidden layers.
         width: Width of a hidden layer.
         dropout: Share of the hidden units that are dropped in training.
@@ -111,30 +101,21 @@ class LitTabM(LitModule):
         super().__init__(**kwargs)
         check_dropout(dropout)
         check_sizes(k=k, num_blocks=num_blocks, width=width, num_frequencies=num_frequencies)
-        if embedding_dim < 0:
-            raise ModelError(f"--model.embedding_dim {embedding_dim}: give 0, for none, or more.")
+        check_non_negative(embedding_dim=embedding_dim)
         if frequency_scale <= 0:
-            raise ModelError(f"--model.frequency_scale {frequency_scale}: give more than 0.")
-        self.net = TabMNet(
-            in_features,
-            cat_cardinalities,
-            self.num_outputs,
-            k,
-            num_blocks,
-            width,
-            dropout,
-            embedding_dim,
-            num_frequencies,
-            frequency_scale,
-        )
+            raise ModelError("give more than 0", option="frequency_scale", value=frequency_scale)
+        shape = in_features, cat_cardinalities, self.num_outputs
+        embedding = embedding_dim, num_frequencies, frequency_scale
+        self.net = TabMNet(*shape, k, num_blocks, width, dropout, *embedding)
+        self.initialize()
         self.example_input_array = torch.zeros(2, in_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute scores from raw rows, `(B, in_features)`.
+        """Compute outputs from raw rows, `(B, in_features)`.
 
         Returns:
-            Shape `(B, num_outputs)`: what gives the mean of all perceptrons' predictions. In training, where each
-            learns by itself, `(B * k, num_outputs)`, the `k` of a row in succession.
+            Shape `(B, num_outputs)`: those of the ensemble's mean prediction. In training, where each perceptron has
+            its own loss, `(B * k, num_outputs)`, the `k` of a row in succession.
         """
-        scores = self.task.rescale(self.net(self.normalization(x)))
-        return scores.flatten(0, 1) if self.training else self.task.average(scores)
+        outputs = self.task.rescale(self.net(self.normalization(x)))
+        return outputs.flatten(0, 1) if self.training else self.task.average(outputs)

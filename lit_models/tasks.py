@@ -1,4 +1,4 @@
-"""What a kind of target means: the one place that knows which loss, activation and metrics belong together."""
+"""Tasks: which loss, activation and metrics belong to a kind of target."""
 
 import difflib
 from collections.abc import Sequence
@@ -23,19 +23,19 @@ from lit_models.modules.normalization import Normalization
 TaskName = Literal["regression", "binary", "multiclass", "next_token"]
 Reduction = Literal["mean", "sum"]
 
-IGNORED = -100  # stands in the place of a target where nothing is to be predicted
+IGNORED = -100  # a target where nothing is to be predicted
 
 
 class Task(nn.Module):
     """Loss, activation and metrics of one kind of target.
 
     Args:
-        num_outputs: Scores for each sample.
+        num_outputs: Outputs for each sample.
         loss: A loss of `torch.nn` by name, one of `losses`; the first of them by default.
         reduction: Whether the loss of a batch is the mean or the sum over its samples.
         label_smoothing: Share of a label that is spread over all classes, 0 to 1 (Szegedy et al. 2016).
-        class_weights: How much the samples of each class count: two numbers in a binary task, of class 0 and of class
-            1, and `num_outputs` in a multiclass one, whose mean is divided by the weights of the batch's samples.
+        class_weights: Weight of the samples of each class: two numbers in a binary task, of class 0 and of class 1, and
+            `num_outputs` in a multiclass one, whose mean is divided by the summed weights of the batch's samples.
         ignore_index: The label of samples that count in no loss and no metric, of a multiclass task.
 
     Raises:
@@ -57,7 +57,7 @@ class Task(nn.Module):
     ) -> None:
         super().__init__()
         self.num_outputs = num_outputs
-        self.chosen = loss or self.losses[0]
+        self.loss_name = loss or self.losses[0]
         self.reduction = reduction
         self.label_smoothing = label_smoothing
         self.ignore_index = ignore_index
@@ -66,107 +66,107 @@ class Task(nn.Module):
         self._check()
 
     def _check(self) -> None:
-        outputs = self.num_outputs
+        outputs, smoothing, weights = self.num_outputs, self.label_smoothing, self.class_weights
         if self.name == "binary" and outputs != 1:
-            raise ModelError(f"--model.num_outputs {outputs}: a binary task has 1 output, the score of class 1.")
+            raise ModelError("a binary task has 1 output, the logit of class 1", "", "num_outputs", outputs)
         if self.name == "multiclass" and outputs < 2:
-            raise ModelError(f"--model.num_outputs {outputs}: a multiclass task has an output for each class.")
-        if self.chosen not in self.losses:
-            raise ModelError(f"--model.loss {self.chosen}: {self._remedy()}")
-        smoothing, ignored, weights = self.label_smoothing, self.ignore_index, self.class_weights
+            raise ModelError("a multiclass task has an output for each class", "", "num_outputs", outputs)
+        if self.loss_name not in self.losses:
+            raise ModelError(*self._loss_problem(), "loss", self.loss_name)
         if smoothing and self.name == "regression":
-            raise ModelError(f"--model.label_smoothing {smoothing}: a regression has no labels to smooth.")
+            raise ModelError("a regression has no labels to smooth", "", "label_smoothing", smoothing)
         if smoothing and self.name == "next_token":
-            raise ModelError(f"--model.label_smoothing {smoothing}: perplexity is that of the unsmoothed loss.")
+            raise ModelError("perplexity is that of the unsmoothed loss", "", "label_smoothing", smoothing)
         if not 0 <= smoothing <= 1:
-            raise ModelError(f"--model.label_smoothing {smoothing}: give a share from 0 to 1.")
-        if ignored != IGNORED and self.name != "multiclass":
-            why = f"next tokens are left out by {IGNORED}" if self.name == "next_token" else "no target is left out"
-            raise ModelError(f"--model.ignore_index {ignored}: in a {self.name} task {why}; leave it out.")
+            raise ModelError("give a share from 0 to 1", "", "label_smoothing", smoothing)
+        if self.ignore_index != IGNORED and self.name != "multiclass":
+            why = f"next tokens are ignored by {IGNORED}" if self.name == "next_token" else "no target is ignored"
+            raise ModelError(f"in a {self.name} task {why}", "leave it out", "ignore_index", self.ignore_index)
         if weights is None:
             return
-        what = f"--model.class_weights {[round(weight, 4) for weight in weights.tolist()]}"
+        shown = [round(weight, 4) for weight in weights.tolist()]
         if self.name in ("regression", "next_token"):
-            raise ModelError(f"{what}: a {self.name} task has no classes to weigh; leave it out.")
+            raise ModelError(f"a {self.name} task has no classes to weigh", "leave it out", "class_weights", shown)
         if len(weights) != max(2, outputs):
-            raise ModelError(f"{what}: there are {max(2, outputs)} classes; give a weight for each.")
+            problem = f"there are {max(2, outputs)} classes"
+            raise ModelError(problem, "give a weight for each", "class_weights", shown)
         if not weights.isfinite().all() or (weights < 0).any() or not weights.any():
-            raise ModelError(f"{what}: give numbers of 0 or more, not all of them 0.")
+            raise ModelError("give numbers of 0 or more, not all of them 0", "", "class_weights", shown)
 
-    def _remedy(self) -> str:
-        """Say which loss to give instead of the one that was chosen."""
+    def _loss_problem(self) -> tuple[str, str]:
+        """Return why the loss does not fit this task, and which one to give instead."""
         fitting = " or ".join(self.losses)
-        if self.chosen in ("BCELoss", "NLLLoss") and self.name != "regression":
-            return f"it takes probabilities or their logarithms, and networks give logits; give {fitting}."
-        if hasattr(nn, self.chosen):
-            return f"a {self.name} task takes {fitting}."
-        near = difflib.get_close_matches(self.chosen, self.losses, n=1, cutoff=0.4)
-        return f"torch.nn has none of this name; {f'did you mean {near[0]}?' if near else f'give {fitting}.'}"
+        if self.loss_name in ("BCELoss", "NLLLoss") and self.name != "regression":
+            return "it takes probabilities or their logarithms, and networks give logits", f"give {fitting}"
+        if hasattr(nn, self.loss_name):
+            return f"a {self.name} task takes {fitting}", ""
+        near = difflib.get_close_matches(self.loss_name, self.losses, n=1, cutoff=0.4)
+        return "torch.nn has none of this name", f"did you mean {near[0]}?" if near else f"give {fitting}"
 
     def num_samples(self, y: Tensor) -> int | Tensor:
-        """Count the samples of a batch, over which the logged loss is the mean."""
+        """Return the number of samples in a batch, over which the logged loss is the mean."""
         return len(y)
 
-    def num_terms(self, scores: Tensor, y: Tensor) -> int | Tensor:
-        """Count the terms of a summed loss: one for each sample."""
-        return len(scores)
+    def num_terms(self, outputs: Tensor, y: Tensor) -> int | Tensor:
+        """Return the number of terms in a summed loss: one for each sample."""
+        return len(outputs)
 
-    def rescale(self, scores: Tensor) -> Tensor:
-        """Turn what the network gives into scores: logits as they are, values into the target's own unit."""
-        return scores
+    def rescale(self, outputs: Tensor) -> Tensor:
+        """Return the network's outputs in the target's own unit; logits stay as they are."""
+        return outputs
 
-    def loss(self, scores: Tensor, y: Tensor) -> Tensor:
-        """Compute the loss of a batch, a scalar, from scores `(B, num_outputs)` and raw targets."""
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Compute the loss of a batch, a scalar, from outputs `(B, num_outputs)` and raw targets."""
         raise NotImplementedError
 
-    def average(self, scores: Tensor) -> Tensor:
-        """Turn the scores of an ensemble, `(B, k, num_outputs)`, into those of its mean prediction."""
+    def average(self, outputs: Tensor) -> Tensor:
+        """Return the outputs, `(B, num_outputs)`, of an ensemble's mean prediction from `(B, k, num_outputs)`."""
         raise NotImplementedError
 
-    def activate(self, scores: Tensor) -> Tensor:
-        """Turn scores `(B, num_outputs)` into predictions: probabilities, or values in the target's own unit."""
+    def activate(self, outputs: Tensor) -> Tensor:
+        """Return predictions from outputs `(B, num_outputs)`: probabilities, or values in the target's own unit."""
         raise NotImplementedError
 
     def metrics(self) -> MetricCollection:
-        """Make the metrics of this task, which take predictions and raw targets."""
+        """Return the metrics of this task, which take predictions and raw targets."""
         raise NotImplementedError
 
 
 class Regression(Task):
-    """Values in their own unit: targets `(B,)` or `(B, K)`. The loss is that of standardized targets."""
+    """Values in their own unit: targets `(B,)` or `(B, K)`. The loss is that of normalized targets."""
 
     name = "regression"
     losses = ("MSELoss", "L1Loss", "HuberLoss", "SmoothL1Loss")
 
     def __init__(self, num_outputs: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(num_outputs, *args, **kwargs)
-        self.criterion: nn.Module = getattr(nn, self.chosen)(reduction=self.reduction)
+        self.criterion: nn.Module = getattr(nn, self.loss_name)(reduction=self.reduction)
         self.normalization = Normalization()
 
-    def num_terms(self, scores: Tensor, y: Tensor) -> int:
-        """Count the terms of a summed loss: one for each value."""
-        return scores.numel()
+    def num_terms(self, outputs: Tensor, y: Tensor) -> int:
+        """Return the number of terms in a summed loss: one for each value."""
+        return outputs.numel()
 
-    def rescale(self, scores: Tensor) -> Tensor:
-        """Turn standardized values into the target's own unit."""
-        return self.normalization.inverse(scores)
+    def rescale(self, outputs: Tensor) -> Tensor:
+        """Return normalized values in the target's own unit."""
+        return self.normalization.inverse(outputs)
 
-    def loss(self, scores: Tensor, y: Tensor) -> Tensor:
-        """Compare values with targets, both standardized: a loss does not depend on the unit."""
-        target = y.reshape(scores.shape).to(scores.dtype)
-        result: Tensor = self.criterion(self.normalization(scores), self.normalization(target))
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Compute the loss of normalized values, so that it does not depend on the unit."""
+        target = y.reshape(outputs.shape).to(outputs.dtype)
+        result: Tensor = self.criterion(self.normalization(outputs), self.normalization(target))
         return result
 
-    def average(self, scores: Tensor) -> Tensor:
-        """Give the mean of the values."""
-        return scores.mean(1)
+    def average(self, outputs: Tensor) -> Tensor:
+        """Return the mean of the values."""
+        return outputs.mean(1)
 
-    def activate(self, scores: Tensor) -> Tensor:
-        """Give the values themselves: `(B,)` for one output, else `(B, K)`."""
-        return scores.squeeze(1) if self.num_outputs == 1 else scores
+    def activate(self, outputs: Tensor) -> Tensor:
+        """Return the values themselves: `(B,)` for one output, else `(B, K)`."""
+        return outputs.squeeze(1) if self.num_outputs == 1 else outputs
 
     def metrics(self) -> MetricCollection:
-        """Mean absolute error and root mean squared error, in the target's own unit."""
+        """Return mean absolute error and root mean squared error, in the target's own unit."""
         metrics: dict[str, Metric | MetricCollection] = {
             "mae": MeanAbsoluteError(),
             "rmse": MeanSquaredError(squared=False),
@@ -175,32 +175,32 @@ class Regression(Task):
 
 
 class Binary(Task):
-    """One of two classes: targets `(B,)`, 0 or 1; one score each, the logit of class 1."""
+    """One of two classes: targets `(B,)`, 0 or 1; one output each, the logit of class 1."""
 
     name = "binary"
     losses = ("BCEWithLogitsLoss",)
 
-    def loss(self, scores: Tensor, y: Tensor) -> Tensor:
-        """Binary cross-entropy of the logits."""
-        label = y.reshape(scores.shape)
-        target = label.to(scores.dtype)
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Compute the binary cross-entropy of the logits."""
+        label = y.reshape(outputs.shape)
+        target = label.to(outputs.dtype)
         if self.label_smoothing:
             target = target.lerp(torch.full_like(target, 0.5), self.label_smoothing)
         weights = None if self.class_weights is None else self.class_weights[label.long()]
-        return F.binary_cross_entropy_with_logits(scores, target, weights, reduction=self.reduction)
+        return F.binary_cross_entropy_with_logits(outputs, target, weights, reduction=self.reduction)
 
-    def average(self, scores: Tensor) -> Tensor:
-        """Give the logits of the mean probabilities."""
-        # The logarithms of both probabilities' sums, whose common divisor does not change their difference.
-        return F.logsigmoid(scores).logsumexp(1) - F.logsigmoid(-scores).logsumexp(1)
+    def average(self, outputs: Tensor) -> Tensor:
+        """Return the logits of the mean probabilities."""
+        # The difference of the logarithms of both summed probabilities, of which 1/k cancels out.
+        return F.logsigmoid(outputs).logsumexp(1) - F.logsigmoid(-outputs).logsumexp(1)
 
-    def activate(self, scores: Tensor) -> Tensor:
-        """Probability of class 1, shape `(B,)`."""
-        return scores.sigmoid().squeeze(1)
+    def activate(self, outputs: Tensor) -> Tensor:
+        """Return the probability of class 1, shape `(B,)`."""
+        return outputs.sigmoid().squeeze(1)
 
     def metrics(self) -> MetricCollection:
-        """Accuracy, area under the ROC curve, and F1 score of class 1."""
-        # Data modules check their labels once; torchmetrics would check them again with every batch.
+        """Return accuracy, area under the ROC curve, and F1 score of class 1."""
+        # Data modules check their labels once; torchmetrics would check them with every batch.
         metrics: dict[str, Metric | MetricCollection] = {
             "acc": BinaryAccuracy(validate_args=False),
             "auroc": BinaryAUROC(validate_args=False),
@@ -216,37 +216,39 @@ class Multiclass(Task):
     losses = ("CrossEntropyLoss",)
 
     def num_samples(self, y: Tensor) -> Tensor:
-        """Count the samples that are not ignored, or add their weights up."""
+        """Return the number of samples that are not ignored, or the sum of their weights."""
         counted = y != self.ignore_index
         if self.class_weights is None:
             return counted.sum()
         return (self.class_weights[y.where(counted, 0).long()] * counted).sum()
 
-    def num_terms(self, scores: Tensor, y: Tensor) -> Tensor:
-        """Count the terms of a summed loss: one for each sample, with its weight; 1 where there are none."""
+    def num_terms(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the sum of the terms' weights in a summed loss, one for each sample; 1 if there are none."""
         terms = self.num_samples(y)
         return terms.masked_fill(terms == 0, 1)
 
-    def loss(self, scores: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy of the softmax of the logits."""
-        # torch's mean of nothing is no number, nor is its gradient. A look at what counts would have a GPU waited for;
-        # to divide the sum would cost small models on a CPU 2 % of a step.
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Compute the cross-entropy of the softmax of the logits."""
+        # torch's mean over no samples is NaN, and so is its gradient. To count them would force a GPU sync; to divide
+        # the sum would cost small models on a CPU 2 % of a step.
         is_mean = self.reduction == "mean" and y.device.type == "cpu" and bool(self.num_samples(y))
         options: dict[str, Any] = {"ignore_index": self.ignore_index, "label_smoothing": self.label_smoothing}
         reduction = "mean" if is_mean else "sum"
-        result = F.cross_entropy(scores.flatten(0, -2), y.flatten(), self.class_weights, reduction=reduction, **options)
-        return result if is_mean or self.reduction == "sum" else result / self.num_terms(scores, y)
+        result = F.cross_entropy(
+            outputs.flatten(0, -2), y.flatten(), self.class_weights, reduction=reduction, **options
+        )
+        return result if is_mean or self.reduction == "sum" else result / self.num_terms(outputs, y)
 
-    def average(self, scores: Tensor) -> Tensor:
-        """Give the logarithms of the mean probabilities, up to a constant."""
-        return scores.log_softmax(2).logsumexp(1)
+    def average(self, outputs: Tensor) -> Tensor:
+        """Return the logarithms of the mean probabilities, up to a constant."""
+        return outputs.log_softmax(2).logsumexp(1)
 
-    def activate(self, scores: Tensor) -> Tensor:
-        """Probability of every class, shape `(B, num_outputs)`; in a next-token task, of every token to come next."""
-        return scores.softmax(-1)
+    def activate(self, outputs: Tensor) -> Tensor:
+        """Return the probability of every class, in the shape of the logits."""
+        return outputs.softmax(-1)
 
     def metrics(self) -> MetricCollection:
-        """Accuracy over all samples, and the mean of the classes' F1 scores."""
+        """Return accuracy over all samples, and the mean of the classes' F1 scores."""
         options: dict[str, Any] = {"ignore_index": self.ignore_index, "validate_args": False}
         metrics: dict[str, Metric | MetricCollection] = {
             "acc": MulticlassAccuracy(self.num_outputs, average="micro", **options),
@@ -261,11 +263,11 @@ class NextToken(Multiclass):
     name = "next_token"
 
     def metrics(self) -> MetricCollection:
-        """Nothing but the loss, from which perplexity and bits per character follow."""
+        """Return none: perplexity and bits per character follow from the loss."""
         return MetricCollection({})
 
 
 def make_task(task: TaskName, num_outputs: int, *args: Any, **kwargs: Any) -> Task:
-    """Make the task of this name; see `Task` for the arguments."""
+    """Return the task of this name; see `Task` for the arguments."""
     classes: dict[TaskName, type[Task]] = {cls.name: cls for cls in (Regression, Binary, Multiclass, NextToken)}
     return classes[task](num_outputs, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""A model within a model: a plain one that is named by its class, with its options."""
+"""A model whose network is another model, which is named by its class and its options."""
 
 import difflib
 import importlib
@@ -16,21 +16,21 @@ from lit_models.errors import ModelError
 from lit_models.tasks import TaskName
 from lit_models.transfer import LitTransfer
 
-FITTING = "give LitMLP, LitConvNet, LitTextClassifier, ..., or the import path of another LitModule."
+REMEDY = "give LitMLP, LitConvNet, LitTextClassifier, ..., or the import path of another LitModule"
 
 
 class LitWrapper(LitModule):
-    """Base of models whose network is another model, the inner one, which normalizes its inputs itself.
+    """Base of models whose network is another model, the inner model, which normalizes its inputs itself.
 
-    What the data know of their sizes goes to inner models that take it. The features of a `LitTransfer` within are
-    computed in every step, and its weights do not set the image size of the data.
+    The sizes of the data are passed on to inner models that have such arguments. The features of an inner `LitTransfer`
+    are computed in every step, and its weights do not set the image size of the data.
 
     Args:
         in_features: Numbers in one input.
         input_shape: Channels, height and width of an image, or the shape of another input.
-        cat_cardinalities: How many codes each category has, if the last numbers of a row are codes.
-        vocab_size: How many token ids there are.
-        max_length: Most tokens of a text.
+        cat_cardinalities: Number of codes of each category, if the last numbers of a row are codes.
+        vocab_size: Number of token ids.
+        max_length: Maximum number of tokens of a text.
         kwargs: Options of `LitModule`.
     """
 
@@ -57,131 +57,125 @@ class LitWrapper(LitModule):
     def make_inner(
         self, option: str, name: str, args: Mapping[str, Any] | None, task: TaskName, num_outputs: int
     ) -> None:
-        """Make the inner model, and put it in the place of the network.
+        """Set `self.net` to a new inner model.
 
         Args:
-            option: The option that names it, for messages; its options are `<option>_args`.
+            option: The option that names its class; its own options are `<option>_args`.
             name: Its class: one of `lit_models`, or any `LitModule` by its import path.
             args: Its own options.
             task: Its task.
-            num_outputs: Its scores for each sample.
+            num_outputs: Its outputs for each sample.
 
         Raises:
             ModelError: If there is no such class or option, or it does not fit the data.
         """
-        cls = find_class(f"--model.{option}", name)
+        cls = find_class(option, name)
         own = dict(args or {})
         known, shared = _parameters(cls), _parameters(LitModule)
-        options = known - shared - self.sizes.keys()  # which no other model need have
-        for key in own:
+        options = known - shared - self.sizes.keys()
+        for key, value in own.items():
             if key in shared or key in self.sizes:
-                whose = "the data say it" if key in (*self.sizes, "task", "num_outputs") else f"give --model.{key}"
-                raise ModelError(f"--model.{option}_args.{key}: it is no matter of {name} alone; {whose}.")
+                remedy = "the data say it" if key in (*self.sizes, "task", "num_outputs") else f"give `{key}`"
+                raise ModelError(f"it is no option of {name} alone", remedy, f"{option}_args.{key}", value)
             if key not in known:
                 close = difflib.get_close_matches(key, options, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(options)) or 'none'}."
-                raise ModelError(f"--model.{option}_args.{key}: {name} has no such option; {hint}")
-        self._check_kind(option, name, known)
+                hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(options)) or 'none'}"
+                raise ModelError(f"{name} has no such option", hint, f"{option}_args.{key}", value)
+        self._check_input_kind(option, name, known)
         given: dict[str, Any] = {key: value for key, value in self.sizes.items() if value is not None and key in known}
-        shape = self.sizes["input_shape"] or self.sizes["in_features"]
         try:
             inner = cls(task=task, num_outputs=num_outputs, normalize=self.hparams["normalize"], **given, **own)
         except ModelError as error:
-            raise ModelError(_as_inner(str(error), option, options)) from error
+            raise _nested(error, option, name, options) from error
         except (TypeError, ValueError, KeyError, RuntimeError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise ModelError(f"--model.{option}_args {own}: {name} cannot be made with these ({reason}).") from error
-        try:  # what cannot take such inputs is found now, and not in the first step
+            raise ModelError(f"{name} cannot be made with these ({reason})", "", f"{option}_args", own) from error
+        try:  # a mismatch with the data is found now, and not in the first step
             with torch.no_grad():
-                scores = inner.eval()(inner.example_input_array)
+                outputs = inner.eval()(inner.example_input_array)
+        except ModelError:
+            raise
         except (RuntimeError, ValueError, IndexError) as error:
-            reason = " ".join(str(error).split())[:100]
-            raise ModelError(
-                f"--model.{option} {name}: it does not fit these data, of which an input is {shape} ({reason}); give "
-                "another one."
-            ) from error
-        if scores.shape[-1] != num_outputs:
-            raise ModelError(
-                f"--model.{option} {name}: it gives {scores.shape[-1]} scores for each sample where {num_outputs} are "
-                "asked for, by its num_outputs; give another one."
-            )
+            shape, reason = self.sizes["input_shape"] or self.sizes["in_features"], " ".join(str(error).split())[:100]
+            problem = f"it does not fit these data, of which an input is {shape} ({reason})"
+            raise ModelError(problem, "give another one", option, name) from error
+        if outputs.shape[-1] != num_outputs:
+            problem = f"it has {outputs.shape[-1]} outputs for each sample, and num_outputs is {num_outputs}"
+            raise ModelError(problem, "give another one", option, name)
         self.net = inner.train()
+        self.initialize()
         self.example_input_array = inner.example_input_array
 
-    def _check_kind(self, option: str, name: str, known: set[str]) -> None:
-        """Refuse a model for another kind of input than that of the data, as far as these are known."""
+    def _check_input_kind(self, option: str, name: str, known: set[str]) -> None:
+        """Raise an error if a model takes another kind of input than that of the data, as far as it is known."""
         has_tokens = self.sizes["vocab_size"] is not None
         if has_tokens and "vocab_size" not in known:
-            raise ModelError(f"--model.{option} {name}: it cannot read tokens of text; give LitTextClassifier.")
+            raise ModelError("it cannot read tokens of text", "give LitTextClassifier", option, name)
         if not has_tokens and "vocab_size" in known and any(value is not None for value in self.sizes.values()):
-            raise ModelError(
-                f"--model.{option} {name}: it reads texts, which these data are not; give LitMLP, or for images "
-                "LitConvNet."
-            )
+            remedy = "give LitMLP, or for images LitConvNet"
+            raise ModelError("it reads texts, which these data are not", remedy, option, name)
         if self.sizes["cat_cardinalities"] and "cat_cardinalities" not in known:
-            raise ModelError(
-                f"--model.{option} {name}: it would read the codes of categories as numbers; give LitMLP, or leave "
-                "these columns out by --data.exclude."
-            )
+            problem = "it would read the codes of categories as numbers"
+            raise ModelError(problem, "give LitMLP, or leave these columns out", option, name)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Give inputs as they are: the inner model normalizes them."""
+        """Return inputs unchanged, as the inner model normalizes them."""
         return x
 
-    def take_statistics(self, statistics: Mapping[str, Tensor]) -> None:
-        """Have the inner model take over by what the data are normalized."""
-        self.net.take_statistics(statistics)
+    def load_statistics(self, statistics: Mapping[str, Tensor]) -> None:
+        """Load the statistics of the data into the inner model."""
+        self.net.load_statistics(statistics)
 
     def prepare_weights(self) -> None:
-        """Have the inner model get what it begins with."""
+        """Download the weights that the inner model starts from."""
         self.net.prepare_weights()
 
     def setup(self, stage: str) -> None:
-        """Prepare both models."""
+        """Set up both models."""
         super().setup(stage)
         self.net.setup(stage)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Load pretrained weights, if the inner model has some; then make optimizer and scheduler."""
+        """Load the pretrained weights of an inner `LitTransfer`; then make optimizer and scheduler."""
         inner = self.net
         if isinstance(inner, LitTransfer) and inner.weights and not inner.has_weights:
             data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
             inner.load_weights(keep_statistics=getattr(data, "normalize", None) is not None)
         return super().configure_optimizers()
 
-    def trained(self) -> dict[str, float]:
-        """What the inner model would have trained."""
-        return {f"net.{start}": share for start, share in self.net.trained().items()}
+    def lr_factors(self) -> dict[str, float]:
+        """Return the learning rate factors of the inner model, by prefix."""
+        return {f"net.{prefix}": factor for prefix, factor in self.net.lr_factors().items()}
 
     def on_train_start(self) -> None:
-        """Have both models begin, or go on."""
+        """Start or resume both models."""
         super().on_train_start()
         self.net.on_train_start()
 
     def on_train_epoch_start(self) -> None:
-        """Have the inner model unfreeze what it is time for."""
+        """Unfreeze an inner backbone in the epoch for which it was asked."""
         self.net.on_train_epoch_start()
 
 
-def find_class(flag: str, name: str) -> type[LitModule]:
-    """Find a model's class, by its name in `lit_models` or by its import path.
+def find_class(option: str, name: str) -> type[LitModule]:
+    """Return a model's class, by its name in `lit_models` or by its import path.
 
     Raises:
         ModelError: If there is none, or it is itself made of another.
     """
-    home = importlib.import_module("lit_models")
-    leaves = [leaf for leaf in home.__all__ if _is_plain(getattr(home, leaf))]
+    package = importlib.import_module("lit_models")
+    plain = [leaf for leaf in package.__all__ if _is_plain(getattr(package, leaf))]
     module, _, last = name.rpartition(".")
     try:
-        cls = getattr(importlib.import_module(module) if module else home, last)
+        found = getattr(importlib.import_module(module) if module else package, last)
     except (ImportError, AttributeError, ValueError) as error:
-        close = difflib.get_close_matches(last, leaves, n=1)
-        hint = f"did you mean {close[0]}?" if close else FITTING
-        raise ModelError(f"{flag} {name}: there is no such model; {hint}") from error
-    if not _is_plain(cls):
-        raise ModelError(f"{flag} {name}: it is no plain model; {FITTING}")
-    plain: type[LitModule] = cls
-    return plain
+        close = difflib.get_close_matches(last, plain, n=1)
+        remedy = f"did you mean {close[0]}?" if close else REMEDY
+        raise ModelError("there is no such model", remedy, option, name) from error
+    if not _is_plain(found):
+        raise ModelError("it is no plain model", REMEDY, option, name)
+    cls: type[LitModule] = found
+    return cls
 
 
 def _is_plain(cls: object) -> bool:
@@ -191,7 +185,7 @@ def _is_plain(cls: object) -> bool:
 
 
 def _parameters(cls: type) -> set[str]:
-    """Name the options of a class and of those that it passes them on to."""
+    """Return the names of the options of a class and of its bases."""
     found = {
         name: parameter
         for base in cls.__mro__
@@ -201,11 +195,14 @@ def _parameters(cls: type) -> set[str]:
     return {name for name, of in found.items() if name != "self" and of.kind is not of.VAR_KEYWORD}
 
 
-def _as_inner(message: str, option: str, known: set[str]) -> str:
-    """Name the options in an inner model's message as they are given here."""
-    named = re.sub(
-        r"--model\.(\w+)",
-        lambda found: f"--model.{option}_args.{found[1]}" if found[1] in known else found[0],
-        message,
+def _nested(error: ModelError, option: str, name: str, options: set[str]) -> ModelError:
+    """Return an inner model's error, with its `options` named as they are given to the outer model."""
+    problem, remedy = (
+        re.sub(r"`(\w+)", lambda found: f"`{option}_args.{found[1]}" if found[1] in options else found[0], text)
+        for text in (error.problem, error.remedy)
     )
-    return named.replace("--model ", f"--model.{option} ")
+    if error.option in options:
+        return ModelError(problem, remedy, f"{option}_args.{error.option}", error.value)
+    if error.option in ("", "task"):  # a task that the model does not learn
+        return ModelError(problem, remedy, option, name)
+    return ModelError(problem, remedy, error.option, error.value)

@@ -1,4 +1,4 @@
-"""Category codes, expanded to what a network can weigh."""
+"""Category codes as one-hot vectors and embeddings."""
 
 from collections.abc import Sequence
 
@@ -11,33 +11,31 @@ MAX_ONE_HOT = 32  # codes; a category with more gets an embedding
 
 
 def split_features(in_features: int, cat_cardinalities: Sequence[int]) -> int:
-    """Count the plain numbers of a row, which stand before the codes.
+    """Return the number of numeric columns of a row, which come before the codes.
 
     Args:
         in_features: Numbers in a row, codes included.
-        cat_cardinalities: How many codes each category has.
+        cat_cardinalities: Number of codes of each category.
 
     Raises:
         ModelError: If there are more categories than numbers, or one has no code.
     """
     if len(cat_cardinalities) > in_features or any(size < 1 for size in cat_cardinalities):
-        raise ModelError(
-            f"--model.cat_cardinalities {list(cat_cardinalities)}: give the size of each category, which are the last "
-            f"of the {in_features} numbers of a row."
-        )
+        problem = f"give the number of codes of each category, which are the last of the {in_features} numbers of a row"
+        raise ModelError(problem, option="cat_cardinalities", value=list(cat_cardinalities))
     return in_features - len(cat_cardinalities)
 
 
 class ExpandCategories(nn.Module):
     """Turns the codes at the end of a row into one-hot vectors, or into embeddings where there are many codes.
 
-    Code 0, which stands for a value that training did not see, becomes a vector of zeros.
+    Code 0, for values that are not in the training split, becomes a vector of zeros.
 
     Args:
         in_features: Numbers in a row, codes included.
-        cat_cardinalities: How many codes each category has.
-        max_one_hot: A category with more codes than this gets an embedding, of `1.6 * codes**0.56` numbers but at most
-            50, as fastai found to do well.
+        cat_cardinalities: Number of codes of each category.
+        max_one_hot: A category with more codes than this gets an embedding, of size `1.6 * codes**0.56` but at most 50,
+            fastai's rule.
     """
 
     column: Tensor
@@ -52,7 +50,7 @@ class ExpandCategories(nn.Module):
         self.embeddings = nn.ModuleList(
             nn.Embedding(sizes[at], dim, padding_idx=0) for at, dim in zip(self.embedded, dims, strict=True)
         )
-        # Each number of the one-hot vectors is 1 where one column has one code.
+        # Each feature of the one-hot vectors is 1 where one column has one code.
         one_hot = [(at, code) for at, size in enumerate(sizes) if size <= max_one_hot for code in range(1, size)]
         pairs = torch.tensor(one_hot, dtype=torch.long).view(-1, 2)
         self.register_buffer("column", pairs[:, 0] + self.num_numbers, persistent=False)

@@ -1,4 +1,4 @@
-"""What a network's weights begin as."""
+"""Initialization of a network's weights."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ InitName = Literal[
 ]
 Nonlinearity = Literal["linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu"]
 
-# `torch` knows no gain of ReLU's smooth relatives, for which ReLU's own is near enough.
+# `torch` has no gain for the smooth relatives of ReLU, for which that of ReLU is close enough.
 NONLINEARITIES: dict[type[nn.Module], Nonlinearity] = {
     nn.Sigmoid: "sigmoid",
     nn.Tanh: "tanh",
@@ -30,24 +30,23 @@ def initialize_weights(
     std: float = 0.01,
     value: float = 0.01,
 ) -> None:
-    """Have a network begin anew, each layer by its type.
+    """Initialize the weights of a network, each layer by its type.
 
-    Linear layers and convolutions get weights by the scheme, times the gain of the non-linearity that follows
-    (`torch.nn.init.calculate_gain`), so that signals keep their spread on their way; recurrent layers and attention get
-    theirs gate by gate and projection by projection, with a gain of 1. Biases become 0; norms become 1 and 0.
-    Embeddings, which look up and do not add, are left alone, also where a layer shares them; so is what `torch.nn` has
-    no layer for.
+    Linear layers and convolutions get weights by the scheme, times the gain of the activation that follows
+    (`torch.nn.init.calculate_gain`), so that the variance of signals is kept; recurrent layers and attention are
+    initialized gate by gate and projection by projection, with a gain of 1. Biases become 0; norms become 1 and 0.
+    Embeddings, also where a layer shares their weight, and modules with parameters of their own are left alone.
 
     Args:
         module: A network, changed in place.
-        scheme: `kaiming_*` keeps the spread of signals (He et al. 2015), `xavier_*` that of signals and gradients
-            (Glorot and Bengio 2010), `orthogonal` also every angle (Saxe et al. 2013); `normal` and `constant` look
-            neither at sizes nor at gains.
-        nonlinearity: What follows the layers; by default, for each, the next activation in the order in which the
-            network's layers were made, if it comes before the next layer with weights, else none. What `forward` calls
-            as a function is not seen.
+        scheme: `kaiming_*` keeps the variance of signals (He et al. 2015), `xavier_*` that of signals and gradients
+            (Glorot and Bengio 2010), `orthogonal` also angles (Saxe et al. 2013); `normal` and `constant` ignore sizes
+            and gains.
+        nonlinearity: The activation after the layers; by default, for each, the next activation in the order in which
+            the network's layers were made, if it comes before the next layer with weights, else none. Functions that
+            `forward` calls are not found.
         std: Standard deviation of `normal`.
-        value: What `constant` puts everywhere.
+        value: The value of `constant`.
     """
     embeddings = {id(part.weight) for part in module.modules() if isinstance(part, (nn.Embedding, nn.EmbeddingBag))}
     gains: dict[nn.Module, float] = {}
@@ -64,7 +63,7 @@ def initialize_weights(
         elif isinstance(part, (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)):
             part.reset_parameters()
     for part, gain in gains.items():
-        size = getattr(part, "hidden_size", getattr(part, "embed_dim", None))  # of a gate, or a projection
+        size = getattr(part, "hidden_size", getattr(part, "embed_dim", None))  # rows of a gate, or a projection
         for name, parameter in part.named_parameters(recurse=False):
             if "bias" in name:
                 init.zeros_(parameter)

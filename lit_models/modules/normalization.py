@@ -1,4 +1,4 @@
-"""Shift and scale by statistics that travel with the model."""
+"""Normalization by statistics that are saved with the model."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class Normalization(nn.Module):
-    """Takes away a mean and divides by a standard deviation; neutral until `set` is called.
+    """Subtract a mean and divide by a standard deviation; the identity until `set` is called.
 
-    The statistics are buffers, so they are in every checkpoint and every exported graph. Their shapes come with the
-    data: loading a state takes over the shapes that it has.
+    The statistics are buffers, so they are in every checkpoint and every exported graph. Their shapes are
+    those of the data; `load_state_dict` adopts the shapes of the state.
     """
 
     mean: Tensor
@@ -25,30 +25,30 @@ class Normalization(nn.Module):
         self.register_load_state_dict_pre_hook(_take_over_shapes)  # type: ignore[no-untyped-call]  # torch's
 
     def set(self, mean: Tensor, std: Tensor) -> None:
-        """Take the statistics, unless there are some: a model that was trained keeps those it was trained with.
+        """Set the statistics, unless they are set: a trained model keeps those it was trained with.
 
         Args:
-            mean: What is taken away, of a shape that broadcasts with the inputs.
-            std: What is divided by, likewise, and never 0.
+            mean: Mean, of a shape that broadcasts with the inputs.
+            std: Standard deviation, likewise, and never 0.
         """
         if not self.is_set:
             self.mean, self.std = mean.to(self.mean), std.to(self.std)
             self.is_set.fill_(True)
 
     def forward(self, x: Tensor, scale: float = 1) -> Tensor:
-        """Normalization `x / scale`; shapes as given.
+        """Normalize `x / scale`, of any shape.
 
-        The few statistics are scaled, not the many numbers: one pass less over every batch.
+        The statistics are scaled, not the inputs, which saves a pass over every batch.
         """
         return (x - self.mean * scale).div_(self.std * scale)
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Undo `forward`."""
+        """Return `x` before normalization; the inverse of `forward`."""
         return x * self.std + self.mean
 
 
 def rename_old_keys(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
-    """Rename what older checkpoints call `standardize`, before a model loads its state."""
+    """Rename the keys of older checkpoints, `standardize.*`, before a model loads its state."""
     for old in [key for key in state_dict if key.startswith((f"{prefix}standardize.", f"{prefix}task.standardize."))]:
         state_dict[old.replace("standardize.", "normalization.")] = state_dict.pop(old)
 

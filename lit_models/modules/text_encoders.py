@@ -1,7 +1,7 @@
-"""Encoders of texts: from embedded tokens, of which some are padding, to one vector for each text.
+"""Networks for texts: token embeddings, an encoder from tokens to one vector for each text, and a head.
 
-Each takes tokens, `(B, T, E)`, and a mask, `(B, T)`, which is true where there is a token; padding stands at the end of
-a row, and changes nothing. A text without a token gets a vector too.
+Each encoder takes embedded tokens, `(B, T, E)`, and a mask, `(B, T)`, which is true for tokens and false for padding.
+Padding ends a row, and does not change the result. A text without a token gets a vector too.
 """
 
 from typing import Literal
@@ -14,15 +14,18 @@ from lit_models.errors import ModelError
 
 EncoderName = Literal["bag", "cnn", "gru", "lstm", "transformer"]
 
+PAD, UNKNOWN = 0, 1  # ids of padding and of tokens that are not in the vocabulary
+HASH = 116_049_371  # fastText's
+
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Take the mean over the tokens, `(B, F)`, of `x`, `(B, T, F)`; 0 where there is none."""
+    """Return the mean over the tokens, `(B, F)`, of `x`, `(B, T, F)`; 0 if a text has none."""
     weights = mask.unsqueeze(2).to(x.dtype)
     return (x * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 class BagEncoder(nn.Module):
-    """The mean of the embeddings, in which order plays no part (Joulin et al. 2016).
+    """The mean of the embeddings, whatever their order (Joulin et al. 2016).
 
     Args:
         embedding_dim: Size of an embedding.
@@ -57,25 +60,25 @@ class CNNEncoder(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Encode tokens, `(B, T, E)`, to `(B, 3 * width)`."""
         channels, real = x.transpose(1, 2), mask.unsqueeze(1).to(x.dtype)
-        found = []
+        maxima = []
         for size, convolution in zip(self.sizes, self.convolutions, strict=True):
             padded = F.pad(channels, ((size - 1) // 2, size // 2))
-            # Nothing is less than 0 after the ReLU: a place that is set to 0 is not seen by the maximum.
-            found.append((convolution(padded).relu() * real).amax(2))
-        return torch.cat(found, dim=1)
+            # After the ReLU nothing is below 0, so that the maximum ignores positions that are set to 0.
+            maxima.append((convolution(padded).relu() * real).amax(2))
+        return torch.cat(maxima, dim=1)
 
 
 class RecurrentEncoder(nn.Module):
-    """A recurrent network in both directions (Schuster and Paliwal 1997), and the maximum over all tokens.
+    """A bidirectional recurrent network (Schuster and Paliwal 1997), and the maximum over all tokens.
 
-    An exported graph of it has one length, to which shorter texts are padded: `torch.export` unrolls it.
+    `torch.export` unrolls it, so that an exported graph has one length, to which shorter texts are padded.
 
     Args:
         kind: `gru` (Cho et al. 2014) or `lstm` (Hochreiter and Schmidhuber 1997).
         embedding_dim: Size of an embedding.
         width: Units in each direction.
-        num_layers: Layers, each of which gets what both directions of the one before it gave.
-        dropout: Share of what each layer gets that is dropped in training.
+        num_layers: Layers; each takes the outputs of both directions of the layer before.
+        dropout: Share of each layer's inputs that is dropped in training.
     """
 
     def __init__(
@@ -91,27 +94,26 @@ class RecurrentEncoder(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Encode tokens, `(B, T, E)`, to `(B, 2 * width)`."""
-        # Padding comes last in either direction: neither reads it before its text. Packing would do the same, and take
-        # twice the time or more on a CPU.
-        places, lengths = torch.arange(x.shape[1], device=x.device), mask.sum(1, keepdim=True)
-        turned = torch.where(mask, lengths - 1 - places, places).unsqueeze(2)
+        # Padding comes last in both directions, so that no state of a token depends on it. Packed sequences do the
+        # same, at twice the time or more on a CPU.
+        positions, lengths = torch.arange(x.shape[1], device=x.device), mask.sum(1, keepdim=True)
+        reverse = torch.where(mask, lengths - 1 - positions, positions).unsqueeze(2)
         for forwards, backwards in zip(self.forwards, self.backwards, strict=True):
             x = self.dropout(x)
-            there = forwards(x)[0]
-            back = backwards(x.gather(1, turned.expand_as(x)))[0]
-            x = torch.cat([there, back.gather(1, turned.expand_as(back))], dim=2)
-        # What a token has is between -1 and 1.
-        highest = torch.where(mask.unsqueeze(2), x, -2.0).amax(1)
-        return torch.where(lengths > 0, highest, 0.0)
+            left_to_right = forwards(x)[0]
+            right_to_left = backwards(x.gather(1, reverse.expand_as(x)))[0]
+            x = torch.cat([left_to_right, right_to_left.gather(1, reverse.expand_as(right_to_left))], dim=2)
+        maxima = torch.where(mask.unsqueeze(2), x, -2.0).amax(1)  # states are between -1 and 1
+        return torch.where(lengths > 0, maxima, 0.0)
 
 
 class Block(nn.Module):
-    """A layer of a transformer's encoder, normalized before each part (Vaswani et al. 2017; Xiong et al. 2020).
+    """A layer of a transformer's encoder, with pre-normalization (Vaswani et al. 2017; Xiong et al. 2020).
 
     Args:
         width: Size of a token's vector.
         num_heads: Attention heads.
-        dropout: Share of what either part adds that is dropped in training.
+        dropout: Dropout of what attention and feed-forward network add.
     """
 
     def __init__(self, width: int, num_heads: int, dropout: float) -> None:
@@ -125,25 +127,25 @@ class Block(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
 
-    def forward(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Compute tokens from tokens, `(B, T, E)`, each of which looks at those `attended`, `(B, 1, 1, T)`."""
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return tokens, `(B, T, E)`, from tokens that attend where `mask`, `(B, 1, 1, T)`, is true."""
         queries, keys, values = self.project_in(self.norm(x)).chunk(3, dim=2)
         q, k, v = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in (queries, keys, values))
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=attended).transpose(1, 2).flatten(2)
-        x = x + self.dropout(self.project_out(seen))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        x = x + self.dropout(self.project_out(attended))
         added: Tensor = self.dropout(self.feed_forward(x))
         return x + added
 
 
 class TransformerEncoder(nn.Module):
-    """A transformer's encoder with learned positions, and the mean of what it gives for the tokens.
+    """A transformer's encoder with learned positions, and the mean over all tokens.
 
     Args:
         embedding_dim: Size of an embedding, which is the width of all layers.
-        max_length: Most tokens of a text.
+        max_length: Maximum number of tokens of a text.
         num_layers: Layers.
         num_heads: Attention heads, which divide the width.
-        dropout: Share of the embeddings, and of what each layer adds, that is dropped in training.
+        dropout: Dropout of the embeddings, and of what each layer adds.
 
     Raises:
         ModelError: If the heads do not divide the width.
@@ -152,10 +154,7 @@ class TransformerEncoder(nn.Module):
     def __init__(self, embedding_dim: int, max_length: int, num_layers: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         if embedding_dim % num_heads:
-            raise ModelError(
-                f"--model.num_heads {num_heads}: give a number of heads that divides --model.embedding_dim "
-                f"{embedding_dim}."
-            )
+            raise ModelError(f"give a divisor of `embedding_dim={embedding_dim}`", option="num_heads", value=num_heads)
         self.max_length = max_length
         self.positions = nn.Parameter(torch.empty(max_length, embedding_dim).normal_(std=0.02))
         self.dropout = nn.Dropout(dropout)
@@ -170,13 +169,64 @@ class TransformerEncoder(nn.Module):
             ModelError: If there are more than `max_length` of them.
         """
         if x.shape[1] > self.max_length:
-            raise ModelError(
-                f"--model.max_length {self.max_length}: this transformer has no positions for the {x.shape[1]} tokens "
-                "of a text; cut it, or train with a greater --data.max_length."
-            )
+            problem = f"this transformer has no positions for the {x.shape[1]} tokens of a text"
+            raise ModelError(problem, "cut the text, or train with a greater one", "max_length", self.max_length)
         x = self.dropout(x + self.positions[: x.shape[1]])
-        # The first place is always looked at: attention to nothing at all is no number.
+        # The first position is always attended: attention to nothing at all is NaN.
         attended = mask | (torch.arange(x.shape[1], device=x.device) == 0)
         for block in self.blocks:
             x = block(x, attended[:, None, None, :])
         return masked_mean(self.norm(x), mask)
+
+
+class TextNet(nn.Module):
+    """An embedding for every token, an encoder of a text of any length, and a linear head.
+
+    Its arguments are those of `LitTextClassifier`, and `num_outputs`, the outputs for each text.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        num_outputs: int,
+        encoder: EncoderName,
+        embedding_dim: int,
+        max_length: int,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        dropout: float,
+        pairs: int,
+        sparse: bool,
+    ) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.pairs = pairs
+        self.embedding = nn.Embedding(vocab_size + pairs, embedding_dim, padding_idx=PAD, sparse=sparse)
+        # Ten times smaller than torch's, so that rare tokens, which are hardly trained, have little influence.
+        with torch.no_grad():
+            self.embedding.weight.mul_(0.1)
+            self.embedding.weight[UNKNOWN] = 0  # no influence, unless training has such tokens
+        self.encoder: BagEncoder | CNNEncoder | RecurrentEncoder | TransformerEncoder
+        if encoder == "bag":
+            self.encoder = BagEncoder(embedding_dim)
+        elif encoder == "cnn":
+            self.encoder = CNNEncoder(embedding_dim, width)
+        elif encoder == "transformer":
+            self.encoder = TransformerEncoder(embedding_dim, max_length, num_layers, num_heads, dropout)
+        else:
+            self.encoder = RecurrentEncoder(encoder, embedding_dim, width, num_layers, dropout)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.encoder.out_features, num_outputs))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Compute outputs, `(B, num_outputs)`, from token ids, `(B, T)`, int64."""
+        if self.pairs:
+            ids = torch.cat([ids, self.bigram_ids(ids)], dim=1)
+        outputs: Tensor = self.head(self.encoder(self.embedding(ids), ids != PAD))
+        return outputs
+
+    def bigram_ids(self, ids: Tensor) -> Tensor:
+        """Hash pairs of successive tokens, `(B, T)`, to ids after the vocabulary, `(B, T - 1)` (Joulin et al. 2016)."""
+        first, second = ids[:, :-1], ids[:, 1:]
+        hashed = self.vocab_size + (first * HASH + second) % self.pairs
+        return torch.where(second == PAD, PAD, hashed)

@@ -1,4 +1,4 @@
-"""A decoder-only transformer, which sees of a text what was before."""
+"""A decoder-only transformer with rotary positions and a cache of keys and values."""
 
 import math
 from collections.abc import Sequence
@@ -10,29 +10,29 @@ from torch import Tensor, nn
 
 from lit_models.errors import ModelError, check_dropout, check_sizes
 
-Rotation = tuple[Tensor, Tensor]  # cosine and sine of the angle of each position, `(T, head)`
+Rotation = tuple[Tensor, Tensor]  # cosine and sine of the angles of each position, `(T, head)` each
 
 
 class KVCache:
-    """Keys and values of the tokens that a layer has read.
+    """Keys and values of the past tokens of a layer.
 
     Args:
-        size: How many tokens there is room for.
+        size: Maximum number of tokens.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.length = 0  # how many there are
-        self._kept: list[Tensor] = []
+        self.length = 0  # tokens so far
+        self._buffers: list[Tensor] = []
 
     def extend(self, *new: Tensor) -> list[Tensor]:
-        """Add keys and values, each `(B, num_heads, T, head)`, and give all there are."""
-        if not self._kept:
-            self._kept = [x.new_empty(*x.shape[:2], self.size, x.shape[3]) for x in new]
+        """Append keys and values, each `(B, num_heads, T, head)`, and return all so far."""
+        if not self._buffers:
+            self._buffers = [x.new_empty(*x.shape[:2], self.size, x.shape[3]) for x in new]
         start, self.length = self.length, self.length + new[0].shape[2]
-        for kept, x in zip(self._kept, new, strict=True):
-            kept[:, :, start : self.length] = x
-        return [kept[:, :, : self.length] for kept in self._kept]
+        for buffer, x in zip(self._buffers, new, strict=True):
+            buffer[:, :, start : self.length] = x
+        return [buffer[:, :, : self.length] for buffer in self._buffers]
 
 
 class Attention(nn.Module):
@@ -41,8 +41,8 @@ class Attention(nn.Module):
     Queries and keys are normalized, which keeps large learning rates stable (Henry et al. 2020).
 
     Args:
-        width: Numbers for each token.
-        num_heads: Heads among which they are divided.
+        width: Size of a token's vector.
+        num_heads: Attention heads, which divide the width.
         dropout: Share of the attention that is dropped in training.
     """
 
@@ -55,19 +55,19 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(width // num_heads, bias=False)
 
     def forward(self, x: Tensor, rotation: Rotation, cache: KVCache | None) -> Tensor:
-        """Let every token look at those before it.
+        """Compute tokens, `(B, T, width)`, each of which attends to itself and those before it.
 
         Args:
             x: Tokens, `(B, T, width)`.
-            rotation: Cosine and sine of their positions' angles, `(T, head)` each.
-            cache: The tokens before; if given, these are one token, or the first.
+            rotation: Cosine and sine of the angles of their positions, `(T, head)` each.
+            cache: Keys and values of the tokens before, if any; `x` is then one token, or the first ones.
         """
         parts = self.qkv(x).view(*x.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k = apply_rotary_emb(self.norm(parts[:2]), *rotation).unbind()
         v = parts[2]
         if cache is not None:
             k, v = cache.extend(k, v)
-        # A single token may look at all there is.
+        # A single token attends to all tokens in the cache.
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=bool(x.shape[1] > 1))
         mixed: Tensor = self.out(y.transpose(1, 2).flatten(2))
@@ -75,18 +75,18 @@ class Attention(nn.Module):
 
 
 def apply_rotary_emb(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair of numbers, the halves of `x`, `(..., T, head)`, by the angle of its position."""
+    """Rotate each pair of features, from the halves of `x`, `(..., T, head)`, by the angle of its position."""
     left, right = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-right, left], dim=-1) * sin
 
 
 class Block(nn.Module):
-    """Attention, then two layers for each token, both added to what comes in and normalized before (Xiong et al. 2020).
+    """Attention and an MLP for each token, both residual and with pre-normalization (Xiong et al. 2020).
 
     Args:
-        width: Numbers for each token.
-        num_heads: Heads of the attention.
-        dropout: Share that is dropped of what is added.
+        width: Size of a token's vector.
+        num_heads: Attention heads.
+        dropout: Dropout of what attention and MLP add.
     """
 
     def __init__(self, width: int, num_heads: int, dropout: float) -> None:
@@ -109,15 +109,15 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """A decoder-only transformer (Radford et al. 2019), with rotary positions and without biases.
 
-    Its norms are layer norms: RMSNorm gives the same loss here, and `torch` has it in one kernel on a GPU only.
+    It has layer norms: RMSNorm gives the same loss here, and `torch` has a fused kernel for it on GPUs only.
 
     Args:
-        vocab_size: How many different tokens there are.
-        context_length: How many tokens it looks at.
-        num_layers: Blocks.
-        num_heads: Heads of each attention.
-        width: Numbers for each token.
-        dropout: Share of attention, and of what each block adds, that is dropped in training.
+        vocab_size: Number of different tokens.
+        context_length: Maximum number of tokens.
+        num_layers: Number of blocks.
+        num_heads: Attention heads of each block.
+        width: Size of a token's vector.
+        dropout: Dropout of attention, and of what each block adds.
 
     Raises:
         ModelError: If a size is impossible.
@@ -134,10 +134,8 @@ class GPT(nn.Module):
         check_sizes(vocab_size=vocab_size, context_length=context_length)
         check_sizes(num_layers=num_layers, num_heads=num_heads, width=width)
         if width % (2 * num_heads):
-            raise ModelError(
-                f"--model.width {width}: each of the --model.num_heads {num_heads} turns pairs of numbers; give a "
-                f"multiple of {2 * num_heads}."
-            )
+            problem = f"each of the `num_heads={num_heads}` rotates pairs of features"
+            raise ModelError(problem, f"give a multiple of {2 * num_heads}", "width", width)
         self.context_length = context_length
         self.embedding = nn.Embedding(vocab_size, width)
         self.dropout = nn.Dropout(dropout)
@@ -153,23 +151,23 @@ class GPT(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        """As GPT-2: small, and what is added to the tokens by each of many blocks smaller still."""
+        """Initialize weights as GPT-2: small, and smaller still where a block adds to the tokens."""
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
                 added = name.endswith(("out.weight", "mlp.2.weight"))
                 nn.init.normal_(weight, std=0.02 / math.sqrt(2 * len(self.blocks)) if added else 0.02)
 
     def make_cache(self) -> list[KVCache]:
-        """Make an empty cache, in which tokens are kept that need not be read again."""
+        """Return an empty cache of keys and values, one for each block."""
         return [KVCache(self.context_length) for _ in self.blocks]
 
     def forward(self, ids: Tensor, cache: Sequence[KVCache] | None = None) -> Tensor:
-        """Compute a logit for every token that may come next.
+        """Compute the logits of the next token at each position.
 
         Args:
             ids: Tokens, `(B, T)`.
-            cache: One for each layer, as `make_cache` gives them: these tokens, several at first and then one by one,
-                follow those in it, and are added.
+            cache: From `make_cache`: `ids`, several tokens at first and then one by one, follow those in it, and are
+                appended.
 
         Returns:
             Shape `(B, T, vocab_size)`.
@@ -177,11 +175,11 @@ class GPT(nn.Module):
         Raises:
             ModelError: If there are more than `context_length` tokens.
         """
-        at = cache[0].length if cache else 0
-        end = at + ids.shape[1]
+        start = cache[0].length if cache else 0
+        end = start + ids.shape[1]
         if end > self.context_length:
-            raise ModelError(f"{end} tokens are more than --model.context_length {self.context_length}; give the last.")
-        rotation = self.cos[at:end], self.sin[at:end]
+            raise ModelError(f"{end} tokens are too many", "give the last ones", "context_length", self.context_length)
+        rotation = self.cos[start:end], self.sin[start:end]
         x = self.dropout(self.embedding(ids))
         caches = [None] * len(self.blocks) if cache is None else cache
         for block, past in zip(self.blocks, caches, strict=True):

@@ -1,4 +1,4 @@
-"""Several optimizers that are one: for weights that no single one can train."""
+"""Several optimizers as one, for weights that no single optimizer can train."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,11 +8,11 @@ from torch.optim import Optimizer
 
 
 class CompositeOptimizer(Optimizer):
-    """Optimizers, each with parameters of its own, that step, are scheduled and are saved together.
+    """Optimizers with different parameters that step, are scheduled and are saved together.
 
-    They share their parameter groups, the very dictionaries, and their state: a schedule that sets a learning rate sets
-    it in the optimizer whose group it is, and one `state_dict` holds all. Lightning, which wants manual optimization
-    where there are several optimizers, takes it for one.
+    The composite and its optimizers share the same dictionaries of parameter groups and state: a schedule sets a
+    learning rate in both, and one `state_dict` holds all. With several optimizers Lightning requires manual
+    optimization; this is one.
 
     Args:
         optimizers: At least one; their parameter groups follow one another in this order.
@@ -21,10 +21,10 @@ class CompositeOptimizer(Optimizer):
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         self.optimizers = list(optimizers)
         first, *others = [optimizer.defaults for optimizer in self.optimizers]
-        # A schedule looks here for what it may set in every group, as a cycled momentum.
+        # Schedules look here for options that every group has, such as a cycled momentum.
         common = {name: value for name, value in first.items() if all(name in other for other in others)}
         super().__init__([group for optimizer in self.optimizers for group in optimizer.param_groups], common)
-        for optimizer in self.optimizers:  # some have a state from the start
+        for optimizer in self.optimizers:  # some have a state before the first step
             self.state.update(optimizer.state)
         self._share()
 
@@ -32,7 +32,7 @@ class CompositeOptimizer(Optimizer):
         groups = iter(self.param_groups)
         for optimizer in self.optimizers:
             own = [next(groups) for _ in optimizer.param_groups]
-            # Not assigned one by one: what is loaded may be older than what an optimizer has to find in it.
+            # `__setstate__` adds options that a state of an older version of torch lacks.
             optimizer.__setstate__({"state": self.state, "param_groups": own})
 
     @torch.no_grad()
@@ -40,10 +40,10 @@ class CompositeOptimizer(Optimizer):
         """Take a step of each optimizer.
 
         Args:
-            closure: If given, computes the gradients, once for all, and gives the loss.
+            closure: Computes the gradients, once for all optimizers, and returns the loss.
 
         Returns:
-            The loss, if there is a closure.
+            The loss, if a closure is given.
         """
         loss = None
         if closure is not None:
@@ -54,6 +54,6 @@ class CompositeOptimizer(Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state, which `state_dict` gave, and share it out anew."""
+        """Load a state from `state_dict`, and share it with the optimizers again."""
         super().load_state_dict(state_dict)
         self._share()

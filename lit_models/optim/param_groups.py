@@ -1,4 +1,4 @@
-"""How each weight learns: at which share of the learning rate, with or without decay, by which optimizer."""
+"""Parameter groups: the learning rate factor, weight decay and optimizer of each weight."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +9,9 @@ SPARSE, DENSE = "torch.optim.SparseAdam", "torch.optim.AdamW"
 
 
 def depths(module: nn.Module) -> dict[str, int]:
-    """Tell for each weight, by its name, how many layers are between it and the output.
+    """Return the number of layers between each weight, by its name, and the output.
 
-    A layer is a module with a weight of two dimensions or more; vectors belong to the layer whose matrix they follow.
+    A layer is a module with a weight of two dimensions or more; vectors belong to the layer of the matrix before them.
     """
     layers: dict[str, int] = {}
     count, seen = 0, set()
@@ -25,35 +25,36 @@ def depths(module: nn.Module) -> dict[str, int]:
 
 
 def param_groups(
-    module: nn.Module, shares: Mapping[str, float], optimizer: Mapping[str, Any], layer_decay: float
+    module: nn.Module, lr_factors: Mapping[str, float], optimizer: Mapping[str, Any], layer_decay: float
 ) -> list[dict[str, Any]]:
-    """Describe how each weight is trained, as `make_optimizer` takes it.
+    """Return a parameter group for each weight, as `make_optimizer` takes them.
 
     Vectors, which are biases and the weights of norms, do not decay, as in nanoGPT and timm. Embeddings with sparse
-    gradients are SparseAdam's. Muon (Jordan et al. 2024) takes the matrices that are no embeddings. What an optimizer
-    cannot train is AdamW's.
+    gradients are trained by SparseAdam, and by Muon (Jordan et al. 2024) the matrices that are no embeddings. AdamW
+    trains what the chosen optimizer cannot.
 
     Args:
-        module: What has the weights.
-        shares: What is trained: the beginnings of weights' names, and at which share of the learning rate.
+        module: The module.
+        lr_factors: Factors of the learning rate by prefix of weights' names; weights without are not trained.
         optimizer: `class_path` and `init_args` of the optimizer.
-        layer_decay: The rate of each layer, as a share of that of the next one towards the output (Clark et al. 2020).
+        layer_decay: The learning rate of each layer, as a share of that of the next layer towards the output (Clark et
+            al. 2020).
 
     Returns:
-        For each weight a group of its own: `params`, `param_names`, and what it has of `lr_factor`, `weight_decay`,
-        `optimizer` and `adjust_lr_fn`.
+        For each weight a group of its own: `params`, `param_names`, and, where they are not the default, `lr_factor`,
+        `weight_decay`, `optimizer` and `adjust_lr_fn`.
     """
     name_of_class = optimizer["class_path"].rpartition(".")[2]
     embeddings = [part for part in module.modules() if isinstance(part, (nn.Embedding, nn.EmbeddingBag))]
     sparse = {part.weight: part.sparse for part in embeddings}
-    between = depths(module) if layer_decay != 1 else {}
+    layers_above = depths(module) if layer_decay != 1 else {}
     groups = []
-    for start, share in shares.items():
+    for prefix, lr_factor in lr_factors.items():
         for name, weight in module.named_parameters():
-            if not name.startswith(start):
+            if not name.startswith(prefix):
                 continue
             group: dict[str, Any] = {"params": [weight], "param_names": [name]}
-            factor = share * layer_decay ** between.get(name, 0)
+            factor = lr_factor * layer_decay ** layers_above.get(name, 0)
             if factor != 1:
                 group["lr_factor"] = factor
             if weight.ndim < 2:

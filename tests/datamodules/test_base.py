@@ -12,35 +12,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from datamodules import BatchSampler, DataError, DataModule, DigitsDataModule, Samples, ToyDataModule
-from datamodules.base import Balance, Stage, TaskName
+from datamodules.base import Balance
 from datamodules.statistics import image_moments, moments
 from lit_models import LitMLP
+from tests.helpers.tiny import Table
 from tests.helpers.trainers import quiet_trainer
-
-
-class Table(DataModule):
-    """Any samples, as a data module.
-
-    Args:
-        pool: The samples to learn from.
-        test: The official test split.
-        task: The task.
-        kwargs: Options of `DataModule`.
-    """
-
-    def __init__(
-        self, pool: Samples, test: Samples | None = None, task: TaskName = "multiclass", **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        self.pool, self.official = pool, test
-        self.task = task
-        self.input_shape = tuple(pool.x.shape[1:])
-        self.class_names = None if task == "regression" else [str(label) for label in pool.y.unique().tolist()]
-        self.num_outputs = len(self.class_names) if self.class_names and task == "multiclass" else 1
-
-    def load(self) -> dict[Stage, Samples]:
-        """Give the samples."""
-        return {"train": self.pool} if self.official is None else {"train": self.pool, "test": self.official}
 
 
 @pytest.fixture

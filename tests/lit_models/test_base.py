@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules import DigitsDataModule, Samples, ToyDataModule
 from lit_models import LitConvNet, LitLeNet, LitLinearRegression, LitMLP, LitModule
-from lit_models.base import MeanLoss
 from lit_models.tasks import Regression
 from tests.helpers.trainers import quiet_trainer
 
@@ -99,28 +98,6 @@ def test_a_checkpoint_rebuilds_the_model_safely(tmp_path: Path) -> None:
 
 
 # What is logged
-
-
-def test_a_mean_loss_weighs_batches_by_their_samples() -> None:
-    mean = MeanLoss()
-    for loss, size in ((1.0, 30), (4.0, 10)):
-        mean.update(torch.tensor(loss), size)
-    assert mean.take(torch.device("cpu")).tolist() == [70, 40]
-    assert mean.take(torch.device("cpu")).tolist() == [0, 0]
-    for loss, size in ((float("nan"), 1), (2.0, 3)):
-        mean.update(torch.tensor(loss), size)
-    total, samples = mean.take(torch.device("cpu"))
-    assert samples == 4
-    assert total.isnan()  # it must be seen, for it stops the training
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_mean_loss_of_many_batches_keeps_its_digits(dtype: torch.dtype) -> None:
-    mean, loss = MeanLoss(), torch.tensor(3.1, dtype=dtype)
-    for _ in range(20_000):
-        mean.update(loss, torch.tensor(700))
-    total, samples = mean.take(torch.device("cpu"))
-    assert (total / samples).item() == pytest.approx(loss.item(), rel=1e-7)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

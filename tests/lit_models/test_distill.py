@@ -85,9 +85,9 @@ def test_without_a_share_of_the_teacher_it_is_plain_training(teacher: str) -> No
 
 def test_what_has_no_label_learns_from_the_teacher_alone(teacher: str) -> None:
     model = _student(teacher, alpha=0.5, ignore_index=9)
-    model._teachers = [model.read_teacher()]
+    model._teachers = [model.load_teacher()]
     x, unknown, known = torch.rand(6, 1, 8, 8), torch.full((6,), 9), torch.arange(6)
-    soft = model.soft_loss(model(x), model.teach(x))
+    soft = model.soft_loss(model(x), model.teacher_logits(x))
     torch.testing.assert_close(model.training_step((x, unknown), 0), 0.5 * soft)
     hard = F.cross_entropy(model(x), known)
     torch.testing.assert_close(model.training_step((x, known), 0), 0.5 * soft + 0.5 * hard)
@@ -99,13 +99,13 @@ def test_every_step_is_that_of_a_plain_loop(teacher: str, computed: str) -> None
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
     assert isinstance(model.net, LitMLP)
     net.load_state_dict(model.net.net.get_submodule("layers").state_dict())
-    asked, teach = [], model.teach
+    asked, teach = [], model.teacher_logits
 
     def count(x: Tensor) -> Tensor:
         asked.append(len(x))
         return teach(x)
 
-    model.teach = count  # type: ignore[method-assign]
+    model.teacher_logits = count  # type: ignore[method-assign]
     ours = _fit(model, **({} if computed == "once" else {"limit_train_batches": 13}))
     assert sum(asked) == 1294
     assert (len(asked) == 13) == (computed == "in each step")
@@ -139,13 +139,13 @@ def test_a_summed_loss_is_logged_as_the_mean_over_samples(teacher: str) -> None:
 def test_the_teacher_stays_as_it_is_and_is_no_part_of_the_student(teacher: str) -> None:
     model = _student(teacher)
     before, seen = model.state_dict().keys(), []
-    taught = model.teach
+    taught = model.teacher_logits
 
     def look(x: Tensor) -> Tensor:
         seen.append((model._teachers[0].training, [p.clone() for p in model._teachers[0].parameters()]))
         return taught(x)
 
-    model.teach = look  # type: ignore[method-assign]
+    model.teacher_logits = look  # type: ignore[method-assign]
     _fit(model, limit_train_batches=3)
     assert len(seen) == 3
     assert not any(training for training, _ in seen)
@@ -184,7 +184,7 @@ def test_a_teacher_of_other_data_is_refused(teacher: str, tmp_path: Path) -> Non
     torch.save(content, tmp_path / "other.ckpt")
     data = DigitsDataModule()
     data.state_dict = lambda: _state(list("0123456789")) | {"columns": "b"}  # type: ignore[method-assign]
-    with pytest.raises(ModelError, match="trained on data with other columns, so that"):
+    with pytest.raises(ModelError, match="trained on data with other columns, so that it would misread"):
         quiet_trainer().fit(_student(str(tmp_path / "other.ckpt")), data)
 
 
@@ -240,7 +240,7 @@ def _of_another_hand(folder: Path) -> LitDistiller:
         (_of_no_weights, "no LitMLP can be made of it"),
         (_of_another_hand, "give --model.teacher_class tests.lit_models.test_distill.OddMLP if you trust it"),
         (_of_words, "a LitTextClassifier reads tokens of text, and these data are none"),
-        (lambda folder: LitDistiller(**SMALL), "--model.teacher: a student learns from a trained classifier"),
+        (lambda folder: LitDistiller(**SMALL), "^teacher: a student learns from a trained classifier"),
     ],
 )
 def test_what_cannot_teach_is_refused(make: Callable[[Path], LitDistiller], message: str, tmp_path: Path) -> None:
@@ -258,9 +258,9 @@ def test_a_class_of_ones_own_teaches_if_it_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0}, "--model.temperature 0: give more than 0"),
-        ({"alpha": 1.5}, "--model.alpha 1.5: give a share from 0 to 1"),
-        ({"task": "regression", "num_outputs": 1}, "this is a regression task"),
+        ({"temperature": 0}, "^temperature=0: give more than 0"),
+        ({"alpha": 1.5}, "^alpha=1.5: give a share from 0 to 1"),
+        ({"task": "regression", "num_outputs": 1}, "^task='regression': LitDistiller is for classification"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:

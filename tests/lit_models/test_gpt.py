@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lit_models import LitGPT, ModelError
-from lit_models.gpt import sample
+from lit_models.modules.generation import sample
 from lit_models.optim.composite import CompositeOptimizer
 from lit_models.optim.factory import make_optimizer
 
@@ -137,7 +137,7 @@ def quiet(**options: Any) -> Trainer:
 
 def test_measures_are_those_of_all_tokens() -> None:
     model = make()
-    model.take_statistics({"token_lengths": torch.arange(VOCABULARY)})
+    model.load_statistics({"token_lengths": torch.arange(VOCABULARY)})
     x, y = windows()
     [found] = quiet().validate(model, loader(4), verbose=False)
     with torch.no_grad():
@@ -165,7 +165,7 @@ def test_what_is_logged_of_training_is_the_mean(reduction: Any) -> None:  # noqa
 
 def test_a_checkpoint_knows_how_long_tokens_are(tmp_path: Path) -> None:
     model = make()
-    model.take_statistics({"token_lengths": torch.arange(VOCABULARY)})
+    model.load_statistics({"token_lengths": torch.arange(VOCABULARY)})
     trainer = quiet()
     trainer.strategy.connect(model)
     trainer.save_checkpoint(tmp_path / "model.ckpt")
@@ -209,15 +209,15 @@ def test_it_learns_a_text_by_heart(optimizer: str) -> None:
     [
         ({"task": "binary"}, "LitTextClassifier"),
         ({"width": 18, "num_heads": 4}, "multiple of 8"),
-        ({"num_heads": 0}, "--model.num_heads 0"),
-        ({"context_length": 0}, "--model.context_length 0"),
-        ({"dropout": 1.0}, "--model.dropout 1.0"),
-        ({"temperature": -1.0}, "--model.temperature -1"),
-        ({"top_k": -1}, "--model.top_k -1"),
-        ({"top_p": 0.0}, "--model.top_p 0"),
-        ({"top_p": 1.5}, "--model.top_p 1.5"),
-        ({"max_new_tokens": -1}, "--model.max_new_tokens -1"),
-        ({"label_smoothing": 0.1}, "--model.label_smoothing 0.1"),
+        ({"num_heads": 0}, "^num_heads=0: "),
+        ({"context_length": 0}, "^context_length=0: "),
+        ({"dropout": 1.0}, "^dropout=1.0: "),
+        ({"temperature": -1.0}, "^temperature=-1.0: "),
+        ({"top_k": -1}, "^top_k=-1: "),
+        ({"top_p": 0.0}, "^top_p=0.0: "),
+        ({"top_p": 1.5}, "^top_p=1.5: "),
+        ({"max_new_tokens": -1}, "^max_new_tokens=-1: "),
+        ({"label_smoothing": 0.1}, "^label_smoothing=0.1: "),
         ({"loss": "MSELoss"}, "a next_token task takes CrossEntropyLoss"),
     ],
 )
@@ -230,7 +230,7 @@ def test_a_model_that_has_diverged_writes_nothing() -> None:
     model = make()
     model.net.embedding.weight.data.fill_(math.nan)
     for temperature in (0, 1):
-        with pytest.raises(FloatingPointError, match=r"smaller --model\.lr"):
+        with pytest.raises(FloatingPointError, match="at a smaller lr"):
             model.generate(prompts(), 3, temperature=temperature)
 
 
@@ -259,9 +259,9 @@ def test_what_is_frozen_stays_so() -> None:
 
 def test_what_cannot_be_read_is_refused() -> None:
     model = make()
-    with pytest.raises(ModelError, match=r"9 tokens are more than --model\.context_length 8"):
+    with pytest.raises(ModelError, match=r"^context_length=8: 9 tokens are too many"):
         model(prompts(CONTEXT + 1))
     with pytest.raises(ModelError, match="T 1 or more"):
         model.generate(prompts(0))
-    with pytest.raises(ModelError, match="top_p 2"):
+    with pytest.raises(ModelError, match=r"^top_p=2: "):
         model.generate(prompts(), top_p=2)

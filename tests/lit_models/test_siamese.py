@@ -5,28 +5,18 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torchmetrics.functional import auroc
+from torch import nn
 
-from lit_models import LitSiamese, ModelError, siamese
-from lit_models.siamese import PairMetrics, PairTask
+from lit_models import LitSiamese, ModelError
+from lit_models.siamese import PairTask
 from tests.helpers.front_door import ROOT, Run
-from tests.helpers.tiny import TinyTexts
+from tests.helpers.tiny import TinyTexts, labeled_embeddings
 from tests.helpers.trainers import quiet_trainer
-
-
-def _samples(size: int, classes: int, dim: int = 6) -> tuple[Tensor, Tensor]:
-    """Draw embeddings that tell a little of their classes."""
-    generator = torch.Generator().manual_seed(size)
-    y = torch.randint(classes, (size,), generator=generator)
-    centres = torch.randn(classes, dim, generator=generator)
-    return centres[y] + torch.randn(size, dim, generator=generator), y
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.4])
 def test_loss_is_torchs_over_all_pairs_with_the_kinds_balanced(margin: float) -> None:
-    z, y = _samples(12, 3)
+    z, y = labeled_embeddings(12, 3)
     z = z.double().requires_grad_()
     first, second = torch.triu_indices(12, 12, 1)
     same = y[first] == y[second]
@@ -50,62 +40,10 @@ def test_a_batch_without_a_kind_of_pair_gives_numbers(y: list[int]) -> None:
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
 def test_a_large_batch_of_half_precision_has_the_same_loss(precision: torch.dtype) -> None:
-    z, y = _samples(1000, 2)
+    z, y = labeled_embeddings(1000, 2)
     z = z.to(precision)
     torch.testing.assert_close(PairTask(6, 0.3).loss(z, y), PairTask(6, 0.3).loss(z.float(), y))
     assert PairTask(6, 0.3).activate(torch.zeros(2, 6, dtype=precision)).isfinite().all()
-
-
-@pytest.mark.parametrize(("block", "common"), [(2**22, 0), (50, 0), (2**22, 1000)])
-def test_metrics_are_the_exact_ones(block: int, common: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(siamese, "BLOCK", block)
-    z, y = _samples(300, 5)
-    z = F.normalize(z.double() + common, dim=1)  # all of them point almost one way, if that is large
-    metrics = PairMetrics()
-    for start in (0, 200):
-        metrics.update(z[start : start + 200], y[start : start + 200])
-    found = metrics.compute()
-    cosines, same = z @ z.T, (y[:, None] == y)
-    first, second = torch.triu_indices(300, 300, 1)
-    exact = auroc(cosines[first, second], same[first, second].long(), task="binary")
-    assert exact is not None
-    assert 0.6 < exact < 0.99
-    assert found["auroc"].item() == pytest.approx(exact.item(), abs=1e-4)
-    nearest = cosines.fill_diagonal_(-2).argmax(1)
-    assert found["recall1"].item() == pytest.approx((y[nearest] == y).float().mean().item())
-
-
-def test_of_many_samples_some_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    z, y = _samples(2000, 5)
-    metrics = PairMetrics()
-    metrics.update(F.normalize(z, dim=1), y)
-    whole = metrics.compute()
-    monkeypatch.setattr(siamese, "PAIRED", 700)
-    monkeypatch.setattr(siamese, "QUERIES", 700)
-    metrics._computed = None
-    some = metrics.compute()
-    for name, value in whole.items():
-        assert some[name] != value
-        assert some[name].item() == pytest.approx(value.item(), abs=0.05)
-
-
-def test_metrics_of_what_cannot_be_compared_are_no_numbers() -> None:
-    metrics = PairMetrics()
-    metrics.update(torch.ones(1, 4), torch.tensor([0]))
-    assert all(value.isnan() for value in metrics.compute().values())
-    diverged = PairMetrics()
-    diverged.update(torch.full((4, 4), torch.nan), torch.arange(4))
-    assert all(value.isnan() for value in diverged.compute().values())
-
-
-def test_metrics_of_two_processes_are_those_of_all_samples() -> None:
-    z, y = _samples(100, 4)
-    whole, left, right = PairMetrics(), PairMetrics(), PairMetrics()
-    whole.update(z, y)
-    left.update(z[:30], y[:30])
-    right.update(z[30:], y[30:])
-    left.merge_state(right)
-    assert left.compute() == whole.compute()
 
 
 def test_digits_find_their_like(run: Run) -> None:
@@ -136,13 +74,13 @@ def test_texts_have_embeddings_too() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "regression", "num_outputs": 1}, "this is a regression task"),
-        ({"task": "next_token"}, "this is a next_token task"),
-        ({"embedding_dim": 1}, "--model.embedding_dim 1: give 2 or more"),
-        ({"margin": 2}, "--model.margin 2: give a cosine"),
-        ({"loss": "MSELoss"}, "--model.loss MSELoss: the loss of LitSiamese is that of pairs"),
-        ({"label_smoothing": 0.1}, "--model.label_smoothing 0.1: the loss of LitSiamese is that of pairs"),
-        ({"encoder": "LitTabM"}, "--model.encoder LitTabM"),
+        ({"task": "regression", "num_outputs": 1}, "^task='regression': LitSiamese makes pairs by class"),
+        ({"task": "next_token"}, "^task='next_token': LitSiamese makes pairs by class"),
+        ({"embedding_dim": 1}, "^embedding_dim=1: give 2 or more"),
+        ({"margin": 2}, "^margin=2: give a cosine"),
+        ({"loss": "MSELoss"}, "^loss='MSELoss': the loss of LitSiamese is that of pairs"),
+        ({"label_smoothing": 0.1}, "^label_smoothing=0.1: the loss of LitSiamese is that of pairs"),
+        ({"encoder": "LitTabM"}, "^encoder='LitTabM': "),
     ],
 )
 def test_what_makes_no_pairs_is_refused(options: dict[str, Any], message: str) -> None:

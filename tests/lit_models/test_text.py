@@ -95,7 +95,7 @@ def test_the_bag_with_pairs_knows_an_order() -> None:
     model = _small(pairs=1000).eval()
     table, head = model.net.embedding.weight, model.net.head
     ids = torch.tensor([[3, 9, 5, 0, 0]])
-    first, second, *padding = model.net.pair_ids(ids)[0].tolist()
+    first, second, *padding = model.net.bigram_ids(ids)[0].tolist()
     assert padding == [0, 0]
     assert first != second
     assert VOCAB <= min(first, second) < max(first, second) < VOCAB + 1000
@@ -108,7 +108,7 @@ def test_pairs_spread_over_their_embeddings() -> None:
     torch.manual_seed(1)
     pairs = (torch.rand(5000, 2).pow(3) * 19_999).long() + 1  # low ids are more frequent, as in a vocabulary
     pairs = pairs.unique(dim=0)
-    used = net.pair_ids(pairs).unique().numel()
+    used = net.bigram_ids(pairs).unique().numel()
     expected = 5000 * (1 - (1 - 1 / 5000) ** len(pairs))  # of a hash that is as good as random
     assert used > 0.95 * expected
 
@@ -293,12 +293,12 @@ def test_sparse_gradients_are_clipped_by_norm() -> None:
 
 def test_sparse_gradients_are_not_clipped_by_value() -> None:
     trainer = quiet_trainer(gradient_clip_val=0.1, gradient_clip_algorithm="value")
-    with pytest.raises(ModelError, match=r"--gradient_clip_algorithm value: .* give norm, or --model.sparse false"):
+    with pytest.raises(ModelError, match=r"^gradient_clip_algorithm='value': .* give norm, or `sparse=False`"):
         trainer.fit(_small(vocab_size=30, sparse=True), TinyTexts())
 
 
 def test_sparse_gradients_want_a_learning_rate() -> None:
-    with pytest.raises(ModelError, match=r"--model.lr 0 .*: SparseAdam needs more than 0"):
+    with pytest.raises(ModelError, match=r"^lr=0: SparseAdam needs more than 0"):
         quiet_trainer().fit(_small(vocab_size=30, sparse=True, lr=0.0), TinyTexts())
 
 
@@ -308,18 +308,18 @@ def test_sparse_gradients_want_a_learning_rate() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoder": "cnn", "sparse": True}, "--model.sparse True: .* give --model.encoder bag"),
-        ({"encoder": "gru", "pairs": 5}, "--model.pairs 5: .* give --model.encoder bag"),
-        ({"pairs": -1}, "--model.pairs -1: give 0"),
-        ({"encoder": "transformer", "num_heads": 5}, "--model.num_heads 5: .* divides --model.embedding_dim 16"),
-        ({"num_heads": 0}, "--model.num_heads 0: give 1 or more"),
-        ({"num_layers": 0}, "--model.num_layers 0: give 1 or more"),
-        ({"embedding_dim": 0}, "--model.embedding_dim 0: give 1 or more"),
-        ({"width": 0}, "--model.width 0: give 1 or more"),
-        ({"max_length": 0}, "--model.max_length 0: give 1 or more"),
-        ({"vocab_size": 1}, "--model.vocab_size 1: "),
-        ({"dropout": 1.0}, "--model.dropout 1.0: "),
-        ({"task": "next_token", "num_outputs": VOCAB}, "--model LitTextClassifier: .* give --model LitGPT"),
+        ({"encoder": "cnn", "sparse": True}, "^sparse=True: .* give `encoder=bag`"),
+        ({"encoder": "gru", "pairs": 5}, "^pairs=5: .* give `encoder=bag`"),
+        ({"pairs": -1}, "^pairs=-1: give 0"),
+        ({"encoder": "transformer", "num_heads": 5}, "^num_heads=5: give a divisor of `embedding_dim=16`"),
+        ({"num_heads": 0}, "^num_heads=0: give 1 or more"),
+        ({"num_layers": 0}, "^num_layers=0: give 1 or more"),
+        ({"embedding_dim": 0}, "^embedding_dim=0: give 1 or more"),
+        ({"width": 0}, "^width=0: give 1 or more"),
+        ({"max_length": 0}, "^max_length=0: give 1 or more"),
+        ({"vocab_size": 1}, "^vocab_size=1: "),
+        ({"dropout": 1.0}, "^dropout=1.0: "),
+        ({"task": "next_token", "num_outputs": VOCAB}, "^task='next_token': LitTextClassifier .* use LitGPT"),
     ],
     ids=str,
 )
@@ -332,7 +332,7 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> Non
 def test_the_transformer_says_what_is_too_long() -> None:
     model = _small("transformer", max_length=8)
     assert model(torch.ones(1, 8, dtype=torch.long)).isfinite().all()
-    with pytest.raises(ModelError, match=r"--model.max_length 8: .* 9 tokens"):
+    with pytest.raises(ModelError, match=r"^max_length=8: .* 9 tokens"):
         model(torch.ones(1, 9, dtype=torch.long))
 
 

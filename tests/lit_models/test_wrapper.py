@@ -17,7 +17,7 @@ ROWS = {"in_features": 8, "input_shape": (8,)}
 
 
 class Wider(LitMLP):
-    """A model that gives one score too many.
+    """A model with one output too many.
 
     Args:
         kwargs: Options of `LitMLP`.
@@ -30,22 +30,29 @@ class Wider(LitMLP):
 @pytest.mark.parametrize(
     ("encoder", "args", "sizes", "message"),
     [
-        ("LitMPL", {}, {}, "--model.encoder LitMPL: there is no such model; did you mean LitMLP?"),
-        ("os.path", {}, {}, "--model.encoder os.path: it is no plain model; give LitMLP, LitConvNet"),
-        ("no.such.Model", {}, {}, "--model.encoder no.such.Model: there is no such model"),
-        ("LitSiamese", {}, {}, "it is no plain model"),
+        ("LitMPL", {}, {}, "^encoder='LitMPL': there is no such model; did you mean LitMLP?"),
+        ("os.path", {}, {}, "^encoder='os.path': it is no plain model; give LitMLP, LitConvNet"),
+        ("no.such.Model", {}, {}, "^encoder='no.such.Model': there is no such model"),
+        ("LitSiamese", {}, {}, "^encoder=.*: it is no plain model"),
         ("LitModule", {}, {}, "it is no plain model"),
-        ("LitMLP", {"hiden": [3]}, {}, r"--model.encoder_args.hiden: LitMLP has no such option; did you mean hidden\?"),
-        ("LitMLP", {"lr": 1.0}, {}, "--model.encoder_args.lr: it is no matter of LitMLP alone; give --model.lr"),
-        ("LitMLP", {"in_features": 3}, {}, "--model.encoder_args.in_features: .* the data say it"),
-        ("LitMLP", {"hidden": [0]}, {}, r"--model.encoder_args.hidden \[0\]: a layer has at least 1 unit"),
-        ("LitMLP", {"hidden": "many"}, {}, "LitMLP cannot be made with these"),
-        ("LitMLP", {}, TEXTS, "--model.encoder LitMLP: it cannot read tokens of text; give LitTextClassifier"),
-        ("LitTextClassifier", {}, ROWS, "--model.encoder LitTextClassifier: it reads texts, which these data are not"),
-        ("LitConvNet", {}, ROWS, r"LitConvNet: it does not fit these data, of which an input is \(8,\)"),
-        ("LitLeNet", {}, {"input_shape": (1, 8, 8)}, "--model.input_shape: LeNet is made for 28x28"),
+        ("LitMLP", {"hiden": [3]}, {}, r"^encoder_args.hiden=\[3\]: LitMLP has no such option; did you mean hidden\?"),
+        ("LitMLP", {"lr": 1.0}, {}, "^encoder_args.lr=1.0: it is no option of LitMLP alone; give `lr`"),
+        ("LitMLP", {"in_features": 3}, {}, "^encoder_args.in_features=3: .* the data say it"),
+        ("LitMLP", {"hidden": [0]}, {}, r"^encoder_args.hidden=\[0\]: a layer has at least 1 unit"),
+        ("LitMLP", {"hidden": "many"}, {}, "^encoder_args={.*: LitMLP cannot be made with these"),
+        ("LitMLP", {}, TEXTS, "^encoder='LitMLP': it cannot read tokens of text; give LitTextClassifier"),
+        ("LitTextClassifier", {}, ROWS, "^encoder='LitTextClassifier': it reads texts, which these data are not"),
+        ("LitConvNet", {}, ROWS, r"^encoder='LitConvNet': it does not fit these data, of which an input is \(8,\)"),
+        ("LitLeNet", {}, {"input_shape": (1, 8, 8)}, r"^input_shape=\[1, 8, 8\]: LeNet takes 28x28"),
         ("LitConvNet", {}, {"cat_cardinalities": [3]}, "it would read the codes of categories as numbers"),
-        (f"{__name__}.Wider", {}, {}, "it gives 33 scores for each sample where 32 are asked for"),
+        ("LitLinearRegression", {}, {}, "^encoder='LitLinearRegression': LitLinearRegression is for regression"),
+        (
+            "LitTextClassifier",
+            {"encoder": "transformer", "embedding_dim": 5, "num_heads": 4},
+            TEXTS,
+            "^encoder_args.num_heads=4: give a divisor of `encoder_args.embedding_dim=5`",
+        ),
+        (f"{__name__}.Wider", {}, {}, "it has 33 outputs for each sample, and num_outputs is 32"),
     ],
 )
 def test_an_inner_model_that_does_not_go_is_refused(
@@ -86,7 +93,7 @@ def test_a_pretrained_backbone_is_loaded_and_frozen(tmp_path: Path) -> None:
     args = {"backbone": name, "weights": str(tmp_path / "learned.pth"), "unfreeze_epoch": 1}
     model = LitSiamese("LitTransfer", args, input_shape=(1, 28, 28))
     assert isinstance(model.net, LitTransfer)
-    assert model.trained() == {"net.net.head.": 1.0, "net.net.backbone.": 0.1}
+    assert model.lr_factors() == {"net.net.head.": 1.0, "net.net.backbone.": 0.1}
     learned = torch.load(tmp_path / "learned.pth")["features.0.0.weight"]
     weight = model.net.net.get_parameter("backbone.features.0.0.weight")
     quiet_trainer(limit_train_batches=2).fit(model, TinyImages(batch_size=16))

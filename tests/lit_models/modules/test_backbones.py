@@ -12,7 +12,8 @@ from torch.func import functional_call
 from torchvision import models
 
 from lit_models import LitTransfer, ModelError
-from lit_models.modules.backbones import FILES, is_file, make_backbone, published, read_weights
+from lit_models.modules.backbones import make_backbone
+from lit_models.modules.pretrained import FILES, is_file, read_weights, torchvision_weights
 
 NAMES = models.list_models(module=models)
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -138,7 +139,7 @@ def test_a_look_at_a_network_leaves_it_untouched() -> None:
     ],
 )
 def test_impossible_images_are_refused(name: str, shape: tuple[int, ...], said: str) -> None:
-    with pytest.raises(ModelError, match=r"^--model\.input_shape") as refused:
+    with pytest.raises(ModelError, match=r"^input_shape=\[") as refused:
         make_backbone(name, shape)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -162,8 +163,8 @@ def test_oblong_images_are_fine_where_nothing_forbids_them(shape: tuple[int, ...
     ],
 )
 def test_an_unknown_network_is_refused_with_a_hint(name: str, hint: str) -> None:
-    for ask in (lambda: make_backbone(name, (3, 32, 32)), lambda: published(name, "DEFAULT")):
-        with pytest.raises(ModelError, match=r"^--model\.backbone") as refused:
+    for ask in (lambda: make_backbone(name, (3, 32, 32)), lambda: torchvision_weights(name, "DEFAULT")):
+        with pytest.raises(ModelError, match=r"^backbone='") as refused:
             ask()
         assert hint in str(refused.value)
         assert len(str(refused.value)) < 200
@@ -174,7 +175,7 @@ def test_an_unknown_network_is_refused_with_a_hint(name: str, hint: str) -> None
 
 @pytest.mark.parametrize("name", NAMES)
 def test_published_weights_say_all_that_is_needed_of_them(name: str) -> None:
-    known = published(name, "DEFAULT")
+    known = torchvision_weights(name, "DEFAULT")
     prepared = known.transforms()
     assert len(prepared.mean) == len(prepared.std) == 3
     assert len(prepared.crop_size) == len(prepared.resize_size) == 1
@@ -187,20 +188,20 @@ def test_published_weights_say_all_that_is_needed_of_them(name: str) -> None:
     "weights", ["DEFAULT", "IMAGENET1K_V1", "ResNet18_Weights.IMAGENET1K_V1", "ResNet18_Weights.DEFAULT"]
 )
 def test_published_weights_go_by_any_of_their_names(weights: str) -> None:
-    assert published("resnet18", weights) is models.ResNet18_Weights.IMAGENET1K_V1
+    assert torchvision_weights("resnet18", weights) is models.ResNet18_Weights.IMAGENET1K_V1
 
 
 @pytest.mark.parametrize("weights", ["IMAGENET1K_V9", "default", "", "resnet18"])
 def test_unknown_ones_are_refused_with_those_that_there_are(weights: str) -> None:
-    with pytest.raises(ModelError, match=rf"^--model\.weights {weights}: resnet18 has IMAGENET1K_V1, DEFAULT") as error:
-        published("resnet18", weights)
+    with pytest.raises(ModelError, match=rf"^weights='{weights}': resnet18 has IMAGENET1K_V1, DEFAULT") as error:
+        torchvision_weights("resnet18", weights)
     assert "a file that ends in .pth" in str(error.value)
 
 
 @pytest.mark.parametrize("ending", FILES)
 def test_a_file_goes_by_its_ending(ending: str) -> None:
     assert is_file(f"some/where{ending}")
-    assert published("resnet18", f"some/where{ending}") is models.ResNet18_Weights.DEFAULT
+    assert torchvision_weights("resnet18", f"some/where{ending}") is models.ResNet18_Weights.DEFAULT
     assert not is_file("DEFAULT")
 
 

@@ -14,10 +14,10 @@ from lit_models.errors import ModelError
 from lit_models.optim.factory import (
     OptimizerName,
     SchedulerName,
-    counts_steps,
     make_optimizer,
     make_scheduler,
     remap_optimizer_state,
+    scheduler_interval,
 )
 
 OWN: dict[str, Any] = {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.01}  # what every model gives
@@ -110,7 +110,7 @@ def test_a_warm_up_rises_from_above_0_to_the_learning_rate(net: nn.Module, warmu
 
 @pytest.mark.parametrize("total_steps", [3, 5])
 def test_a_warm_up_ends_before_the_training_does(net: nn.Module, total_steps: int) -> None:
-    with pytest.raises(ModelError, match=rf"^--model.warmup_steps 5: the training has {total_steps} steps; give fewer"):
+    with pytest.raises(ModelError, match=rf"^warmup_steps=5: the training has {total_steps} steps; give fewer"):
         make_scheduler("cosine", _make(net, "SGD"), total_steps, 5)
 
 
@@ -172,18 +172,18 @@ def test_a_one_cycle_by_its_class_is_as_long_as_the_training_unless_told(
     [("one-cycle", True), ("cosine", True), ("plateau", False), ("step", False), ("exponential", False)],
 )
 def test_which_schedules_count_steps(net: nn.Module, name: SchedulerName, by_step: bool) -> None:
-    assert counts_steps(make_scheduler(name, _make(net, "SGD"), 10)) is by_step
+    assert (scheduler_interval(make_scheduler(name, _make(net, "SGD"), 10)) == "step") is by_step
 
 
 def test_values_that_cannot_be_are_said(net: nn.Module) -> None:
-    with pytest.raises(ModelError, match=r"^--model.optimizer SGD: Invalid momentum value: -1"):
+    with pytest.raises(ModelError, match=r"^optimizer='SGD': Invalid momentum value: -1"):
         _make(net, "SGD", momentum=-1)
-    with pytest.raises(ModelError, match=r"^--model.optimizer Muon: Adjust learning rate function foo"):
+    with pytest.raises(ModelError, match=r"^optimizer='Muon': Adjust learning rate function foo"):
         _make(net, "Muon", adjust_lr_fn="foo")
-    with pytest.raises(ModelError, match=r"^--optimizer.line_search_fn wolfe: give strong_wolfe"):
+    with pytest.raises(ModelError, match=r"^optimizer.line_search_fn='wolfe': give strong_wolfe"):
         _make(net, "LBFGS", line_search_fn="wolfe")
     config = {"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": 0.3}}
-    with pytest.raises(ModelError, match=r"^--lr_scheduler OneCycleLR: .* `cycle_momentum`"):
+    with pytest.raises(ModelError, match=r"^lr_scheduler='OneCycleLR': .* 'cycle_momentum'"):
         make_scheduler(config, _make(net, "Adadelta"), 10)
 
 
@@ -255,12 +255,12 @@ def test_a_rate_of_0_is_possible(config: Any) -> None:  # noqa: ANN401  # a name
 def test_an_optimizer_with_nothing_to_train_is_refused(net: nn.Module, name: str) -> None:
     groups = [{"params": list(net.parameters()), "optimizer": "torch.optim.AdamW"}]
     config = {"class_path": f"torch.optim.{name}", "init_args": {"lr": 0.1}}
-    with pytest.raises(ModelError, match=rf"^--model.optimizer {name}: it trains .* and here are none; give AdamW\.$"):
+    with pytest.raises(ModelError, match=rf"^optimizer='{name}': it trains .* and here are none; give AdamW\.$"):
         make_optimizer(config, groups)
 
 
 def test_sparse_adam_needs_a_rate(net: nn.Module) -> None:
-    with pytest.raises(ModelError, match=r"--model.lr 0 .*: SparseAdam needs more than 0"):
+    with pytest.raises(ModelError, match=r"^lr=0: SparseAdam needs more than 0"):
         _make(net, "SparseAdam", lr=0.0)
 
 
@@ -268,7 +268,7 @@ def test_sparse_adam_needs_a_rate(net: nn.Module) -> None:
 def test_lbfgs_trains_all_or_nothing(more: dict[str, Any]) -> None:
     groups = [{"params": [nn.Parameter(torch.ones(2))], **options} for options in ({}, more)]
     config = {"class_path": "torch.optim.LBFGS", "init_args": {"lr": 0.1}}
-    with pytest.raises(ModelError, match=r"^--model.optimizer LBFGS: it moves all weights together"):
+    with pytest.raises(ModelError, match=r"^optimizer='LBFGS': it moves all weights together"):
         make_optimizer(config, groups)
     same = [{"params": [nn.Parameter(torch.ones(2))], "weight_decay": decay} for decay in (0.0, 0.1)]  # it has none
     assert len(make_optimizer(config, same).param_groups) == 1
