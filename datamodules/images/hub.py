@@ -90,7 +90,7 @@ class HuggingFaceDataModule(UserImageDataModule):
         stages: list[Stage | None] = []
         labels: list[str | None] = []
         for part, table in self._tables.items():
-            check_names([image], table.column_names, f"--data.path {self.path}{part and f', {part}'}")
+            check_names([image], table.column_names, f"{self.path}{part and f', {part}'}")
             stages += [STAGES.get(part) if len(self._tables) > 1 else None] * len(table)
             known = label in table.column_names and (len(self._tables) == 1 or part in STAGES)
             labels += _names(table, str(label)) if known else [None] * len(table)
@@ -101,7 +101,7 @@ class HuggingFaceDataModule(UserImageDataModule):
 
     def _choose_image(self, features: dict[str, Any]) -> str:
         if self.image_column is not None:
-            check_names([self.image_column], list(features), "--data.image_column")
+            check_names([self.image_column], list(features), option="image_column", value=self.image_column)
             return self.image_column
         found = [name for name, feature in features.items() if _holds_pictures(feature)]
         if len(found) != 1:
@@ -123,7 +123,7 @@ class HuggingFaceDataModule(UserImageDataModule):
         """The names that the data set gives its classes, in its order; else the values that there are, sorted."""
         features = next(iter(self._tables.values())).features
         if self.label_column is not None:
-            check_names([self.label_column], list(features), "--data.label_column")
+            check_names([self.label_column], list(features), option="label_column", value=self.label_column)
         image = self._choose_image(features)
         label = self._choose_label(features, image)
         if label == image:

@@ -354,6 +354,6 @@ class UserImageDataModule(UserDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the classes before anything is inferred from these pictures."""
         if self.__dict__.get("class_names") != state_dict["class_names"]:
-            for name in ("splits", "everything"):
-                self.__dict__.pop(name, None)
+            self.__dict__.pop("everything", None)
+            self._source = None
         super().load_state_dict(state_dict)

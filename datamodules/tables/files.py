@@ -1,4 +1,4 @@
-"""Tables on disk: found, recognized by their content, parsed once, and kept as columns."""
+"""Tables on disk: found, detected from the content, parsed once, and cached as columns."""
 
 import contextlib
 import hashlib
@@ -19,6 +19,7 @@ from datamodules.cache import Cache
 from datamodules.errors import DataError, check_names
 from datamodules.files import find_files
 from datamodules.tables.dialect import GZIP, MISSING, Dialect, complete, header, is_number, magic, rows
+from datamodules.tables.parquet import is_parquet, open_parquet, read_parquet
 from datamodules.tables.reader import (
     BLOCK,
     WrongTypeError,
@@ -36,18 +37,18 @@ FORMAT = "1"  # of the cache; a change makes older files unread
 
 
 class TableFiles:
-    """One table in one or more files of the same columns: CSV, TSV (plain or gzip) or Parquet, told by their content.
+    """A table in one or more files of the same columns: CSV, TSV (plain or gzip) or Parquet, detected from the content.
 
     Args:
         path: A file, a folder or a glob.
         dialect: How text tables are written.
-        cache_dir: Where parsed tables are kept as Parquet files, named by the content they were parsed from.
-        flag: The option that gave the path, for messages.
-        expected: The columns of a table that went before, whose names those without a header take over.
-        text: TablePreprocessor that are text, though they may look like numbers.
+        cache_dir: Folder in which parsed tables are cached as Parquet.
+        option: The argument that gave the path, for messages.
+        expected: The columns of the training table, whose names a table without a header takes over.
+        text: Columns of text, though they may look like numbers.
 
     Raises:
-        DataError: If nothing that can be read is there.
+        DataError: If there is no file that can be read.
     """
 
     def __init__(
@@ -55,41 +56,42 @@ class TableFiles:
         path: str,
         dialect: Dialect,
         cache_dir: str,
-        flag: str = "--data.path",
+        option: str = "path",
         expected: Sequence[str] | None = None,
         text: Sequence[str] = (),
     ) -> None:
-        self.flag = flag
+        self.option = option
         self.expected = expected
         self.text = tuple(sorted(text))
         self.given = dialect
         self.cache = Cache(cache_dir)
         try:
-            self.files = find_files(path, flag)
+            self.files = find_files(path, option)
             self.size = sum(file.stat().st_size for file in self.files)
-            kinds = {file: _is_parquet(file) for file in self.files}
+            kinds = {file: is_parquet(file) for file in self.files}
         except OSError as error:
-            raise DataError(f"{flag} {path}: cannot be read ({error.strerror}).") from error
+            raise DataError(f"cannot be read ({error.strerror})", option=option, value=path) from error
         self.is_parquet = kinds[self.files[0]]
-        for file, is_parquet in kinds.items():
-            if is_parquet != self.is_parquet:
-                raise DataError(f"{file}: this folder mixes Parquet and text files; give a glob that takes one kind.")
+        for file, kind in kinds.items():
+            if kind != self.is_parquet:
+                problem = f"{file}: this folder mixes Parquet and text files"
+                raise DataError(problem, "give a glob that matches one kind")
         self.is_packed = any(magic(file) == GZIP for file in self.files)
         self._parsed: pa.Table | None = None
 
     @cached_property
     def dialect(self) -> Dialect:
-        """The dialect, with what was found out."""
-        # What a model of one feature learned from has two columns, and what it predicts from may have one.
+        """The dialect, with the inferred parts."""
+        # The training table of one feature has two columns, and a table to predict may have one.
         return complete(self.files[0], self.given, self.expected is not None and len(self.expected) == 2)
 
     @cached_property
     def fingerprint(self) -> str:
-        """What the content of the files, and how they are read, hashes to."""
+        """The hash of the files' content, and of how they are read."""
         try:
             digests = [_digest(file) for file in self.files]
         except OSError as error:
-            raise DataError(f"{self.flag}: {error.filename} cannot be read ({error.strerror}).") from error
+            raise DataError(f"{error.filename} cannot be read ({error.strerror})", option=self.option) from error
         names = None if self.is_parquet else self.names  # without a header, they depend on what is expected
         dialect = None if self.is_parquet else self.dialect
         return hashlib.sha256(repr((FORMAT, dialect, names, digests)).encode()).hexdigest()
@@ -103,11 +105,11 @@ class TableFiles:
     def names(self) -> list[str]:
         """The names of the columns."""
         if self.is_parquet:
-            return list(_parquet(self.files[0]).schema_arrow.names)
+            return list(open_parquet(self.files[0]).schema_arrow.names)
         return self._header(self.files[0])[0]
 
     def _header(self, file: Path) -> tuple[list[str], int]:
-        """Give the names of a file's columns, and how many lines they take."""
+        """Return the names of a file's columns, and how many lines they take."""
         names, lines = header(file, self.dialect)
         if not self.dialect.header and self.expected and self.expected[0] == "x1" and len(names) < len(self.expected):
             names[-1] = f"x{len(names)}"  # there is no target
@@ -116,25 +118,25 @@ class TableFiles:
     def _check_columns(self) -> None:
         twice = [name for name, count in Counter(self.names).items() if count > 1]
         if twice:
-            raise DataError(f"{self.files[0]}: there are {self.names.count(twice[0])} columns named {twice[0]!r}.")
+            raise DataError(f"{self.files[0]}: there are {self.names.count(twice[0])} columns named {twice[0]!r}")
         for file in self.files[1:]:
-            names = _parquet(file).schema_arrow.names if self.is_parquet else self._header(file)[0]
+            names = open_parquet(file).schema_arrow.names if self.is_parquet else self._header(file)[0]
             check_same_columns(names, self.names, file, self.files[0])
 
     def read(self) -> pa.Table:
-        """Read the whole table; numbers with a fraction are float32. `keep` stores what had to be parsed."""
+        """Read the whole table, real numbers as float32; `keep` then caches what had to be parsed."""
         self._check_columns()
         if self.is_parquet:
             parts = [tidy(read_parquet(file), self.text) for file in self.files]
             if not sum(map(len, parts)):
-                raise DataError(f"{self.files[0]}: there is no row of data.")
+                raise DataError(f"{self.files[0]}: there is no row of data")
             return join(parts).combine_chunks()
         cached = self.cache.read(self.cached, lambda file: pq.read_table(file, memory_map=True))
         if cached is not None:
             return cached
         parts = self._parse(self.text)
         mixed = mixed_columns(parts)
-        if mixed:  # so that they are as written in all files
+        if mixed:  # keep them as written in all files
             parts = self._parse([*self.text, *mixed])
         self._parsed = join(parts)
         return self._parsed
@@ -195,8 +197,8 @@ class TableFiles:
             at = self._header(file)[0].index(name)
             for line, cells in rows(file, self.dialect):
                 if cells[at] not in known and not is_number(cells[at], str(self.dialect.decimal)):
-                    return DataError(not_a_number(f"{file}, line {line}: '{cells[at]}' in column {name}", name))
-        return DataError(f"{self.files[0]}: column {name} has text among its numbers.")
+                    return not_a_number(f"{file}, line {line}: '{cells[at]}' in column {name}", name)
+        return DataError(f"{self.files[0]}: column {name} has text among its numbers")
 
     def _write(self, path: Path, tables: Iterable[pa.Table]) -> None:
         writer = None
@@ -217,7 +219,7 @@ class TableFiles:
                 _close(writer)
 
     def where(self, row: int, column: str) -> str:
-        """Name the place of a value, and what is written there.
+        """Return the place of a value in the files, with its text.
 
         Args:
             row: The row of the table, counted from 0 through all files.
@@ -225,7 +227,7 @@ class TableFiles:
         """
         if self.is_parquet:
             for file in self.files:
-                size = _parquet(file).metadata.num_rows
+                size = open_parquet(file).metadata.num_rows
                 if row < size:
                     return f"{file}, row {row + 1}, column {column}"
                 row -= size
@@ -240,12 +242,12 @@ class TableFiles:
 
 @dataclass
 class Part:
-    """A table that was read.
+    """A table that was read, or some of its rows.
 
     Args:
-        files: Where from.
+        files: The files of the table.
         table: The rows.
-        rows: Which rows of the files these are, shape `(n,)`; None for all.
+        rows: Their numbers in the files, shape `(n,)`; None for all.
     """
 
     files: TableFiles
@@ -253,48 +255,13 @@ class Part:
     rows: NDArray[np.int64] | None = None
 
     def where(self, row: int, column: str) -> str:
-        """Name the place of a value in the files."""
+        """Return the place of a value in the files."""
         return self.files.where(row if self.rows is None else int(self.rows[row]), column)
 
-    def column(self, name: str, flag: str) -> pa.ChunkedArray:
-        """Give a column that a flag names."""
-        check_names([name], self.table.column_names, flag)
+    def column(self, name: str, option: str) -> pa.ChunkedArray:
+        """Return a column that an option names."""
+        check_names([name], self.table.column_names, option=option, value=name)
         return self.table[name]
-
-
-def _is_parquet(file: Path) -> bool:
-    with file.open("rb") as stream:
-        start = stream.read(8)
-    if not start:
-        raise DataError(f"{file}: the file is empty.")
-    if start.startswith(b"PK\x03\x04"):
-        raise DataError(f"{file}: this is a zip archive or an Excel sheet; save it as CSV.")
-    return start.startswith(b"PAR1")
-
-
-def _parquet(file: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise damaged(file, error) from error
-
-
-def read_parquet(file: Path, row_group: int | None = None, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file, or some columns of one row group.
-
-    Raises:
-        DataError: If it is damaged.
-    """
-    try:
-        with pq.ParquetFile(file) as parquet:
-            return parquet.read(columns) if row_group is None else parquet.read_row_group(row_group, columns=columns)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise damaged(file, error) from error
-
-
-def damaged(file: Path, error: Exception) -> DataError:
-    """Say that a Parquet file cannot be read."""
-    return DataError(f"{file}: a damaged Parquet file ({str(error).partition(chr(10))[0]}).")
 
 
 def _digest(file: Path) -> str:

@@ -44,7 +44,7 @@ def find_text_files(path: str) -> list[Path]:
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        return find_files(path, "--data.path")
+        return find_files(path)
     inside = [(file, file.relative_to(folder).parts) for file in folder.rglob("*") if file.is_file()]
     files = sorted(file for file, parts in inside if not any(part.startswith(".") for part in parts))
     if not files:

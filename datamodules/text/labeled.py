@@ -17,7 +17,7 @@ from datamodules.sampler import Inputs, Samples, Split
 from datamodules.statistics import moments
 from datamodules.tables.dialect import MISSING, Dialect
 from datamodules.tables.files import Part, TableFiles
-from datamodules.tables.labeled import LabeledDataModule
+from datamodules.tables.labeled import LabeledDataModule, LabeledSource
 from datamodules.tables.values import TaskName, is_missing, type_name
 from datamodules.text.columns import find_labels, find_texts
 from datamodules.text.labeled_lines import LineFiles, has_table_name, open_texts
@@ -25,7 +25,6 @@ from datamodules.text.ragged import RaggedTokens
 from datamodules.text.tokenizer import SPECIAL, Tokenizer
 from datamodules.user_data import say
 
-LAZY = ("_files", "_sources", "_parts", "_target", "_whole", "splits", "everything", "unlabeled")
 TOKENS = {"words": "words", "chars": "characters", "bpe": "byte pairs"}  # what a person calls them
 CHUNK = 4096  # texts that are Python strings at a time
 
@@ -35,6 +34,69 @@ class TextDialect(Dialect):
     """How a table of texts is written."""
 
     text_can_be_missing = False
+
+
+class TextSource(LabeledSource):
+    """Everything read from the files of a `TextCSVDataModule`."""
+
+    data: "TextCSVDataModule"
+
+    @cached_property
+    def source_column(self) -> str:
+        """The name of the column of texts."""
+        names = self.whole.table.column_names
+        if self.data.text_column is not None:
+            check_names([self.data.text_column], names, **self.data.said(self.data.text_column, "text_column"))
+            return self.data.text_column
+        return find_texts(self.whole.table, self.data.path, self.data.label_column)
+
+    @cached_property
+    def target_column(self) -> str:
+        """The name of the column to predict."""
+        names, text = self.whole.table.column_names, self.source_column
+        if self.data.label_column is not None:
+            check_names([self.data.label_column], names, **self.data.said(self.data.label_column, "label_column"))
+            if self.data.label_column == text:
+                raise DataError(
+                    "these are the texts",
+                    "name the column of their labels, or another `text_column`",
+                    option="label_column",
+                    value=text,
+                )
+            return self.data.label_column
+        return find_labels(self.whole.table, self.data.path, text)
+
+    @cached_property
+    def whole(self) -> Part:
+        """All rows, whether they have a label or not."""
+        try:
+            return super().whole
+        except DataError as error:
+            if isinstance(self.files, LineFiles) or has_table_name(self.files.files[0]):
+                raise
+            why = "it is read as a table, as its lines are neither label<TAB>text nor LABEL:sub text"
+            raise DataError(f"{str(error).rstrip('.')} ({why}).") from error
+
+    def labeled(self, files: TableFiles) -> Part:
+        """Read the rows that have both a text and a label."""
+        return self.data.labeled(files)
+
+    @cached_property
+    def everything(self) -> Samples:
+        """All texts that have a label."""
+        say(f"{self.data.path} is not what the model was trained on: all of its texts are used")
+        part = self.labeled(self.files)  # those for validation and test, of another encoding perhaps, stay unread
+        return Samples(self.data.encode_new(part.table), self.targets(part))
+
+    @cached_property
+    def unlabeled(self) -> Inputs:
+        """All texts; one that is empty is one unknown token."""
+        texts = self.data.texts(self.whole.table, self.files.files[0])
+        if is_missing(texts).all():
+            raise DataError(f"{self.files.files[0]}: no row has anything in the column {self.source_column!r}.")
+        if isinstance(self.files, LineFiles) and self.files.form == "plain":
+            say(f"{self.data.path}: each of its {len(texts):,} lines is taken for a text")
+        return Inputs(self.data.encode_new(self.whole.table))
 
 
 class TextCSVDataModule(LabeledDataModule):
@@ -78,7 +140,7 @@ class TextCSVDataModule(LabeledDataModule):
         DataError: If the texts cannot be read or learned from; the message names the file, line or column.
     """
 
-    target_flag = "--data.label_column"
+    target_option = "label_column"
 
     def __init__(
         self,
@@ -132,64 +194,45 @@ class TextCSVDataModule(LabeledDataModule):
         """How many token ids there are."""
         return self.tokenizer.size
 
-    @cached_property
+    @property
+    def source(self) -> TextSource:
+        """Everything read from the files."""
+        source: TextSource = super().source  # type: ignore[assignment]
+        return source
+
+    def open_source(self) -> TextSource:
+        """Open the files at the path."""
+        return TextSource(self, self.open_path())
+
+    @property
     def source_column(self) -> str:
         """The name of the column of texts."""
-        names = self._whole.table.column_names
-        if self.text_column is not None:
-            check_names([self.text_column], names, self._said(self.text_column, "--data.text_column"))
-            return self.text_column
-        return find_texts(self._whole.table, self.path, self.label_column)
+        return self.source.source_column
 
-    def _said(self, name: str, flag: str) -> str:
-        """Say whence the name of a column is: from a flag, or from what a model was trained on."""
+    def said(self, name: str, option: str) -> dict[str, str]:
+        """Return where the name of a column is from: an option, or what a model was trained on."""
         if name in self._taken_over:
-            return f"{self.path}: this model was trained on the column {name}; name yours by {flag}"
-        return f"{flag} {name}: {self.path}"
-
-    @cached_property
-    def target_column(self) -> str:
-        """The name of the column to predict."""
-        names, text = self._whole.table.column_names, self.source_column
-        if self.label_column is not None:
-            check_names([self.label_column], names, self._said(self.label_column, "--data.label_column"))
-            if self.label_column == text:
-                raise DataError(
-                    f"--data.label_column {text}: these are the texts; name the column of their labels, or another "
-                    "--data.text_column."
-                )
-            return self.label_column
-        return find_labels(self._whole.table, self.path, text)
+            return {"source": f"{self.path}: this model was trained on the column {name}; name yours by `{option}`"}
+        return {"source": self.path, "option": option, "value": name}
 
     # From files to samples
 
-    def open(self, path: str, flag: str) -> TableFiles:
+    def open(self, path: str, option: str = "path") -> TableFiles:
         """Find texts, in a table or in lines."""
         text, label = self.text_column, self.label_column
         if self._trained is None:
             # Those to train on say what the columns of the others are called.
-            text, label = (text, None) if flag == "--data.path" else (self.source_column, self.target_column)
+            text, label = (text, None) if option == "path" else (self.source_column, self.target_column)
         dialect = TextDialect(*self._dialect)
-        return open_texts(path, dialect, self.cache_dir, flag, text, label, self._trained)
-
-    @cached_property
-    def _whole(self) -> Part:
-        """All rows, whether they have a label or not."""
-        try:
-            return super()._whole
-        except DataError as error:
-            if isinstance(self._files, LineFiles) or has_table_name(self._files.files[0]):
-                raise
-            why = "it is read as a table, as its lines are neither label<TAB>text nor LABEL:sub text"
-            raise DataError(f"{str(error).rstrip('.')} ({why}).") from error
+        return open_texts(path, dialect, self.cache_dir, option, text, label, self._trained)
 
     def labeled(self, files: TableFiles) -> Part:
         """Read the rows that have both a text and a label."""
-        table = self._whole.table if files is self._files else files.read()
+        table = self.source.whole.table if files is self.source.files else files.read()
         names, file = (self.source_column, self.target_column), files.files[0]
         check_names(names, table.column_names, str(file))
         table = self._with_missing_labels(table, files)
-        missing = np.stack([is_missing(self._texts(table, file)), is_missing(table[self.target_column])])
+        missing = np.stack([is_missing(self.texts(table, file)), is_missing(table[self.target_column])])
         for name, of in zip(names, missing, strict=True):
             if of.all():
                 raise DataError(f"{file}: no row has anything in the column {name!r}.")
@@ -212,7 +255,8 @@ class TextCSVDataModule(LabeledDataModule):
         signs = pa.array([*MISSING, *files.given.missing_values])
         return table.set_column(at, table.field(at), pc.if_else(pc.is_in(table[at], signs), None, table[at]))
 
-    def _texts(self, table: pa.Table, file: object) -> pa.ChunkedArray:
+    def texts(self, table: pa.Table, file: object) -> pa.ChunkedArray:
+        """Return the column of texts."""
         texts = table[self.source_column]
         if pa.types.is_string(texts.type) or texts.null_count == len(texts):
             return texts
@@ -225,11 +269,11 @@ class TextCSVDataModule(LabeledDataModule):
         """Hold out, fit the tokenizer on what is left to train on, and encode everything by it."""
         splits = super().divide(given)
         if self._trained is None:
-            table, rows = self._parts["train"].table, splits["train"].indices
+            table, rows = self.source.parts["train"].table, splits["train"].indices
             mask = np.zeros(len(table), bool)
             mask[rows.numpy()] = True
             self._fit(table.filter(pa.array(mask)))
-        for stage, part in self._parts.items():
+        for stage, part in self.source.parts.items():
             given[stage].x, self._cut[stage] = self._encode(part.table)
             part.files.keep()
         return splits
@@ -242,7 +286,7 @@ class TextCSVDataModule(LabeledDataModule):
                 f"--data.min_count {settings['min_count']}: in {len(table):,} training texts no token is seen so "
                 "often; give less."
             )
-        self._trained = self._files.names
+        self._trained = self.source.files.names
         self._trained_on = self.fingerprint
 
     def _encode(self, table: pa.Table) -> tuple[RaggedTokens, int]:
@@ -263,7 +307,7 @@ class TextCSVDataModule(LabeledDataModule):
 
     def setup(self, stage: str) -> None:
         """Read and divide the texts, and say before training what is learned from what."""
-        _ = self._whole  # before anything else looks at the files: this says best what is wrong with them
+        _ = self.source.whole  # before anything else looks at the files: this says best what is wrong with them
         super().setup(stage)
         if stage == "fit":
             _ = self.splits
@@ -272,7 +316,7 @@ class TextCSVDataModule(LabeledDataModule):
     def describe(self) -> str:
         """Say what is predicted from what, what is known of its tokens, and what is not, in a line each."""
         what = "a number" if self.class_names is None else f"one of {listed(self.class_names, 8)}"
-        how = f"{self.task}; --data.task overrules" if self._task is None else self.task
+        how = f"{self.task}; --data.task overrules" if self.given_task is None else self.task
         tokens = TOKENS.get(self._tokenizing["tokenizer"], "words")
         samples, rows = self.splits["train"]
         known = f"{self.vocab_size - len(SPECIAL):,} {tokens} are known from {len(rows):,} training texts"
@@ -301,24 +345,8 @@ class TextCSVDataModule(LabeledDataModule):
 
     # What is not divided: texts to predict, or to test a trained model on
 
-    @cached_property
-    def everything(self) -> Samples:
-        """All texts that have a label."""
-        say(f"{self.path} is not what the model was trained on: all of its texts are used")
-        part = self.labeled(self._files)  # those for validation and test, of another encoding perhaps, stay unread
-        return Samples(self._encode_new(part.table), self.targets(part))
-
-    @cached_property
-    def unlabeled(self) -> Inputs:
-        """All texts; one that is empty is one unknown token."""
-        texts = self._texts(self._whole.table, self._files.files[0])
-        if is_missing(texts).all():
-            raise DataError(f"{self._files.files[0]}: no row has anything in the column {self.source_column!r}.")
-        if isinstance(self._files, LineFiles) and self._files.form == "plain":
-            say(f"{self.path}: each of its {len(texts):,} lines is taken for a text")
-        return Inputs(self._encode_new(self._whole.table))
-
-    def _encode_new(self, table: pa.Table) -> RaggedTokens:
+    def encode_new(self, table: pa.Table) -> RaggedTokens:
+        """Encode texts that the model was not trained on."""
         x, cut = self._encode(table)
         for line in self._oddities(len(x), cut, int((x.known == 0).sum())):
             say(f"{self.path}: {line}")
@@ -326,7 +354,7 @@ class TextCSVDataModule(LabeledDataModule):
 
     def row_keys(self) -> dict[str, Iterator[Any]]:
         """Every predicted text, in their order."""
-        return {"text": strings(self._whole.table[self.source_column])}
+        return {"text": strings(self.source.whole.table[self.source_column])}
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # a text, or what can be made a tensor of
         """Turn one text into what a batch holds of it.
@@ -384,8 +412,7 @@ class TextCSVDataModule(LabeledDataModule):
                     "taken apart in this way; give the same, or train anew without --ckpt_path."
                 )
         if self._trained is None or self._tokenizer.state != state_dict["vocabulary"]:
-            for name in ("source_column", "target_column", *LAZY):
-                self.__dict__.pop(name, None)
+            self._source = None
             settings = state_dict["tokenizing"]
             self._tokenizer = Tokenizer(settings["tokenizer"], settings["lowercase"], state_dict["vocabulary"])
             self._trained = state_dict["columns"]

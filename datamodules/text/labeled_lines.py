@@ -31,7 +31,7 @@ def open_texts(
     path: str,
     dialect: Dialect,
     cache_dir: str,
-    flag: str = "--data.path",
+    option: str = "path",
     text: str | None = None,
     label: str | None = None,
     trained: Sequence[str] | None = None,
@@ -42,7 +42,7 @@ def open_texts(
         path: A file, a folder or a glob.
         dialect: How it is written. Who names a delimiter, a quote or a header has a table.
         cache_dir: Where parsed tables are kept.
-        flag: The option that gave the path, for messages.
+        option: The argument that gave the path, for messages.
         text: The column of texts, if it is known.
         label: The column of labels, if it is known; lines that name no columns take both names over.
         trained: The columns of the table that a model was trained on. If given, there may be texts alone.
@@ -52,13 +52,13 @@ def open_texts(
     """
     # A table of one column is one that has texts alone.
     expected = trained if trained is None or trained[0] == "x1" else [str(text), str(label)]
-    table = TableFiles(path, dialect, cache_dir, flag, expected, () if text is None else (text,))
+    table = TableFiles(path, dialect, cache_dir, option, expected, () if text is None else (text,))
     if table.is_parquet or dialect.delimiter or dialect.quote or dialect.header:
         return table
     known = [name for name in (text, label) if name is not None]
     form = form_of(table.files[0], dialect.encoding, known, may_be_plain=trained is not None)
     names = (TEXT, LABEL) if text is None or label is None else (text, label)
-    return table if form is None else LineFiles(path, dialect, cache_dir, flag, form, *names)
+    return table if form is None else LineFiles(path, dialect, cache_dir, option, form, *names)
 
 
 def form_of(
@@ -131,16 +131,16 @@ class LineFiles(TableFiles):
         path: A file, a folder or a glob.
         dialect: How they are encoded.
         cache_dir: Where tables are kept.
-        flag: The option that gave the path, for messages.
+        option: The argument that gave the path, for messages.
         form: How a line is written.
         text: What to call the column of texts.
         label: What to call the column of labels.
     """
 
     def __init__(
-        self, path: str, dialect: Dialect, cache_dir: str, flag: str, form: Form, text: str = TEXT, label: str = LABEL
+        self, path: str, dialect: Dialect, cache_dir: str, option: str, form: Form, text: str = TEXT, label: str = LABEL
     ) -> None:
-        super().__init__(path, dialect, cache_dir, flag)
+        super().__init__(path, dialect, cache_dir, option)
         self.form = form
         self._text, self._label = text, label
 
