@@ -13,7 +13,7 @@ import torch
 
 import lit_models
 from lit_models import LitModule
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 
 OLD = ("digits_mlp", "digits_distiller", "digits_muon", "titanic_mlp", "pydocs_gpt")
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.base import Stage, TaskName
 from datamodules.errors import DataError, listed
-from datamodules.images.decoded import Cache, Decoded, Decoder, Pictures, Transformed, decode_all
+from datamodules.images.decoded import CacheMode, Decoded, Decoder, Pictures, Transformed, decode_all
 from datamodules.images.decoding import ImageError, Interpolation, open_picture, to_square
 from datamodules.images.transforms import Config, build, is_random, transform_batch
 from datamodules.sampler import Inputs, Samples, Split
@@ -82,7 +82,7 @@ class UserImageDataModule(UserDataModule):
         train_transforms: Sequence[Config] | None = None,
         eval_transforms: Sequence[Config] | None = None,
         normalize: Literal["fitted", "imagenet"] | list[list[float]] | None = None,
-        cache: Cache = "auto",
+        cache: CacheMode = "auto",
         on_bad_image: Literal["error", "skip"] = "error",
         batch_size: int = 32,
         num_workers: int | None = None,
@@ -190,7 +190,7 @@ class UserImageDataModule(UserDataModule):
 
     @cached_property
     def _decoded(self) -> Decoded:
-        cache: Cache = self.cache
+        cache: CacheMode = self.cache
         if cache == "auto" and self.is_new:  # what is only predicted, or tested once, is not worth a file
             cache = "memory" if len(self._decoder) * 3 * self.resize_size**2 < physical_memory() / 4 else "none"
         name = Path(self.path).resolve().name or "pictures"

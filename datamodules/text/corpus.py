@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.base import Stage
+from datamodules.cache import Cache
 from datamodules.errors import DataError
 from datamodules.sampler import BatchSampler, Samples, Split
 from datamodules.text.files import pieces, read_texts
 from datamodules.text.prompts import Prompt, Prompts, read_prompts
 from datamodules.text.tokenizer import UNKNOWN, Tokenizer
-from datamodules.text.windows import TextCache, Windows, hashed, unknown_characters
+from datamodules.text.windows import CorpusEncoder, Windows, hashed, unknown_characters
 from datamodules.user_data import UserDataModule, say
 
 # Kinds of tokens from which a text can be put together again, and how many different ones there are at most by default:
@@ -135,14 +136,14 @@ class TextCorpusDataModule(UserDataModule):
         return {"train": (0, val), "val": (val, test), "test": (test, size)}
 
     @cached_property
-    def _cache(self) -> TextCache:
+    def _encoder(self) -> CorpusEncoder:
         name = Path(self.path).stem.strip("*.") or "text" if self.path else "pydoc"
-        return TextCache(self.cache_dir, name, self.fingerprint)
+        return CorpusEncoder(Cache(self.cache_dir), name, self.fingerprint)
 
     @property
     def _tokens(self) -> Tokenizer:
         if self._fitted is None:
-            self._fitted = self._cache.fit(self.tokenizer, self._limit, self._text, self._bounds["train"][1])
+            self._fitted = self._encoder.fit(self.tokenizer, self._limit, self._text, self._bounds["train"][1])
         return self._fitted
 
     @cached_property
@@ -174,7 +175,7 @@ class TextCorpusDataModule(UserDataModule):
 
     def _windows(self, start: int, end: int) -> tuple[Windows, str]:
         """Give a stretch of the text as windows, and say what is unknown in it."""
-        windows = Windows(self._cache.encode(self._tokens, self._text, start, end), self.context_length)
+        windows = Windows(self._encoder.encode(self._tokens, self._text, start, end), self.context_length)
         return windows, unknown_characters(windows.tokens, self._text, start) if windows.unknown else ""
 
     def _let_go(self) -> None:

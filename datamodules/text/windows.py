@@ -1,10 +1,6 @@
 """A long row of tokens: kept on disk, and taken in windows."""
 
-import contextlib
 import hashlib
-import os
-import tempfile
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.cache import Cache
 from datamodules.text.files import pieces
 from datamodules.text.tokenizer import PAD, UNKNOWN, Tokenizer, chunks
-from datamodules.user_data import say
 
 IGNORED = -100  # what stands in the place of a target where nothing is to be predicted, as torch's losses have it
 HASHED = 1_000_000  # characters at a time
@@ -87,66 +83,50 @@ def _int64(values: NDArray[Any]) -> Tensor:
     return torch.from_numpy(values.astype(np.int64))
 
 
-class TextCache:
-    """Keeps what is made of a text, under a hash of all it was made from.
+class CorpusEncoder:
+    """Fits tokenizers on a text and encodes it, once: what comes out is cached.
 
     Args:
-        folder: Where; what cannot be kept there is made anew each time.
+        cache: Where.
         name: What the names of the files begin with.
-        fingerprint: What the text hashes to.
+        fingerprint: The hash of the text.
     """
 
-    def __init__(self, folder: str, name: str, fingerprint: str) -> None:
-        self.folder = Path(folder).expanduser()
+    def __init__(self, cache: Cache, name: str, fingerprint: str) -> None:
+        self.cache = cache
         self.name = name
         self.fingerprint = fingerprint
-        self._told = False  # that nothing can be kept
 
     def fit(self, kind: str, vocab_size: int, text: str, end: int) -> Tokenizer:
-        """Give a tokenizer fitted on a text up to `end`, as it was kept or anew."""
+        """Return a tokenizer fitted on a text up to `end`."""
         path = self._path("tokenizer", ".json", kind, vocab_size, self.fingerprint, end)
-        try:
-            return Tokenizer(kind, state=path.read_text(encoding="utf-8"))
-        except Exception:  # not there; or damaged, for which the library raises a bare Exception
-            tokenizer = Tokenizer(kind)
+        cached = self.cache.read(path, lambda file: Tokenizer(kind, state=file.read_text(encoding="utf-8")))
+        if cached is not None:
+            return cached
+        tokenizer = Tokenizer(kind)
         tokenizer.fit(pieces(text, 0, end), vocab_size)
-        self._keep(path, lambda file: file.write_text(tokenizer.state, encoding="utf-8"))
+        self.cache.keep(path, lambda file: file.write_text(tokenizer.state, encoding="utf-8"))
         return tokenizer
 
     def encode(self, tokenizer: Tokenizer, text: str, start: int, end: int) -> Tokens:
-        """Give the tokens of a stretch of a text, `(N,)`: memory-mapped, as they were kept or anew."""
+        """Return the tokens of a stretch of a text, `(N,)`, memory-mapped if they could be kept."""
         path = self._path("tokens", ".npy", tokenizer.state, self.fingerprint, start, end)
-        kept = _read(path, tokenizer.size)
-        if kept is not None:
-            return kept
+
+        def load(file: Path) -> Tokens:
+            return _load_tokens(file, tokenizer.size)
+
+        cached = self.cache.read(path, load)
+        if cached is not None:
+            return cached
         small = np.uint16 if tokenizer.size <= 2**16 else np.int32
         parts = [tokenizer.encode(some)[0].astype(small) for some in chunks(pieces(text, start, end))]
         tokens: Tokens = np.concatenate(parts or [np.zeros(0, small)])
-        self._keep(path, lambda file: _write(file, tokens))
-        kept = _read(path, tokenizer.size)
-        return tokens if kept is None else kept
+        self.cache.keep(path, lambda file: _save_tokens(file, tokens))
+        cached = self.cache.read(path, load)
+        return tokens if cached is None else cached
 
     def _path(self, what: str, suffix: str, *made_from: object) -> Path:
-        key = hashlib.sha256(repr((FORMAT, what, *made_from)).encode()).hexdigest()[:24]
-        return self.folder / f"{self.name}-{what}-{key}{suffix}"
-
-    def _keep(self, path: Path, write: Callable[[Path], object]) -> None:
-        """Write a file that takes its place when it is complete."""
-        part = None
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
-            os.close(handle)
-            part = Path(name)
-            write(part)
-            os.replace(part, path)
-        except OSError as error:
-            if not self._told:
-                say(f"--data.cache_dir {self.folder}: nothing can be kept there ({error}); it is made anew each time")
-            self._told = True
-        finally:
-            if part is not None:
-                part.unlink(missing_ok=True)
+        return self.cache.path(f"{self.name}-{what}", suffix, FORMAT, what, *made_from)
 
 
 def unknown_characters(tokens: Tokens, text: str, start: int) -> str:
@@ -173,16 +153,13 @@ def hashed(text: str) -> str:
     return found.hexdigest()
 
 
-def _write(path: Path, tokens: Tokens) -> None:
+def _save_tokens(path: Path, tokens: Tokens) -> None:
     with path.open("wb") as file:
         np.save(file, tokens)
 
 
-def _read(path: Path, size: int) -> Tokens | None:
-    """Map the tokens in a file; None if it is not there, or damaged."""
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        tokens: Tokens = np.load(path, mmap_mode="r")
-        whole = tokens.ndim == 1 and tokens.dtype.kind in "iu"
-        if whole and (not len(tokens) or (tokens.min() >= 0 and int(tokens.max()) < size)):
-            return tokens
-    return None
+def _load_tokens(path: Path, size: int) -> Tokens:
+    tokens: Tokens = np.load(path, mmap_mode="r")
+    if tokens.ndim != 1 or (len(tokens) and not 0 <= tokens.min() <= tokens.max() < size):
+        raise ValueError(f"{path}: these are no tokens")
+    return tokens

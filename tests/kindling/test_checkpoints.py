@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from kindling.checkpoints import public_address
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 
 BEST = "runs/LitMLP-DigitsDataModule/version_0/checkpoints/best.ckpt"
 

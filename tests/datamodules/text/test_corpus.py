@@ -112,11 +112,11 @@ def test_a_text_is_let_go_of_and_its_files_are_found_again(
         assert part.tokens.tolist() == again._parts[stage].tokens.tolist()
 
 
-def test_that_nothing_can_be_kept_is_said_once(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_that_nothing_can_be_kept_is_said_once(path: str, caplog: pytest.LogCaptureFixture) -> None:
     data = _data(path, cache_dir=f"{path}/cache")
     data.setup("fit")
     assert len(list(data.train_dataloader())) > 0
-    assert capsys.readouterr().out.count("nothing can be kept there") == 1
+    assert caplog.text.count("nothing can be kept there") == 1
 
 
 def test_the_lengths_of_tokens_add_up_to_the_text(path: str) -> None:

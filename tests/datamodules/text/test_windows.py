@@ -9,9 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from datamodules.cache import Cache
 from datamodules.sampler import BatchSampler
 from datamodules.text.tokenizer import PAD, UNKNOWN, Tokenizer
-from datamodules.text.windows import IGNORED, TextCache, Windows, hashed
+from datamodules.text.windows import IGNORED, CorpusEncoder, Windows, hashed
 
 TEXT = "A line.\n  And <unk> one, indented: äöü 日本語 🔥.\n\n" * 50
 
@@ -55,9 +56,9 @@ def test_windows_equal_a_loop(tmp_path: Path) -> None:
 
 
 def _encoded(folder: Path, kind: str) -> tuple[Tokenizer, NDArray[Any]]:
-    cache = TextCache(str(folder), "t", hashed(TEXT))
-    tokenizer = cache.fit(kind, 300 if kind == "bpe" else 1000, TEXT, 1000)
-    return tokenizer, cache.encode(tokenizer, TEXT, 10, len(TEXT))
+    encoder = CorpusEncoder(Cache(folder), "t", hashed(TEXT))
+    tokenizer = encoder.fit(kind, 300 if kind == "bpe" else 1000, TEXT, 1000)
+    return tokenizer, encoder.encode(tokenizer, TEXT, 10, len(TEXT))
 
 
 @pytest.mark.parametrize("kind", ["chars", "bpe"])
@@ -97,18 +98,18 @@ def test_what_is_damaged_is_made_anew(tmp_path: Path, damage: str) -> None:
 
 def test_a_vocabulary_too_large_for_two_bytes_takes_four(tmp_path: Path) -> None:
     text = "".join(map(chr, range(0x10000, 0x10000 + 70_000)))
-    cache = TextCache(str(tmp_path), "t", hashed(text))
-    tokenizer = cache.fit("chars", 100_000, text, len(text))
-    tokens = cache.encode(tokenizer, text, 0, len(text))
+    encoder = CorpusEncoder(Cache(tmp_path), "t", hashed(text))
+    tokenizer = encoder.fit("chars", 100_000, text, len(text))
+    tokens = encoder.encode(tokenizer, text, 0, len(text))
     assert tokens.dtype == np.int32
     assert tokenizer.decode(tokens.tolist()) == text
 
 
-def test_where_nothing_can_be_kept_it_is_made_each_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_nothing_can_be_kept_it_is_made_each_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     tokenizer, tokens = _encoded(tmp_path / "file" / "folder", "chars")
     assert tokenizer.decode(tokens.tolist()) == TEXT[10:]
-    assert capsys.readouterr().out.count("nothing can be kept there") == 1
+    assert caplog.text.count("nothing can be kept there") == 1
 
 
 def test_a_hash_is_that_of_the_whole_text() -> None:
@@ -119,7 +120,7 @@ def test_a_hash_is_that_of_the_whole_text() -> None:
 def test_other_texts_and_stretches_have_tokens_of_their_own(tmp_path: Path) -> None:
     tokenizer, tokens = _encoded(tmp_path, "chars")
     for text, start in ((TEXT.upper(), 10), (TEXT, 11)):
-        found = TextCache(str(tmp_path), "t", hashed(text)).encode(tokenizer, text, start, len(text))
+        found = CorpusEncoder(Cache(tmp_path), "t", hashed(text)).encode(tokenizer, text, start, len(text))
         assert not np.array_equal(found, tokens)
 
 
