@@ -1,5 +1,6 @@
 """What a checkpoint says of how it came to be, read without running anything that it names."""
 
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,20 @@ def check_trusted(saved: Checkpoint, path: str, args: list[str]) -> None:
                 f"--ckpt_path {path}: it names {wanted}, which would be imported here; give {flag} {wanted} if "
                 "you trust it.",
             )
+
+
+def import_named(given: dict[str, Any]) -> None:
+    """Import the modules of the classes that the user named in arguments of a model, as models import nothing by name.
+
+    Raises:
+        ArgumentError: If there is no such module.
+    """
+    for option in ("student", "encoder", "teacher_class"):
+        module = str(given.get(option) or "").rpartition(".")[0]
+        try:
+            _ = importlib.import_module(module) if module else None
+        except ImportError as error:
+            raise ArgumentError(None, f"--model.{option} {given[option]}: it cannot be imported ({error}).") from error
 
 
 def trust_flags(path: str) -> str:

@@ -29,7 +29,7 @@ from kindling.callbacks import (
     TextSamples,
     log_hyperparameters,
 )
-from kindling.checkpoints import Checkpoint, check_trusted, newest_checkpoint, read_checkpoint
+from kindling.checkpoints import Checkpoint, check_trusted, import_named, newest_checkpoint, read_checkpoint
 from kindling.compatibility import init_args, link, load_data_state, prepare, without_inferred
 from kindling.errors import (
     CROSS_VALIDATE,
@@ -197,6 +197,7 @@ class KindlingCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Make the data, let them say what the model needs to know, then make the model and the Trainer."""
         config, data = self._config, self._config.data
+        import_named(init_args(self.given, "model"))
         prepare(config, self.given)
         self.datamodule = self._instantiate(Namespace(data=data)).data
         if config.ckpt_path is not None:

@@ -2,13 +2,15 @@
 
 import importlib
 import inspect
-from typing import Any, NamedTuple
+from typing import Any
 
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import LightningDataModule
 
 from datamodules import DataModule
 from kindling.checkpoints import Checkpoint
+from lit_models.errors import find_misfit
+from lit_models.wrapper import find_model, parameters_of
 
 # What the data know and a model may ask for, under the same name; a flag given by hand wins.
 LINKED = (
@@ -20,19 +22,9 @@ LINKED = (
 PREPARED = ("image_size", "resize_size", "interpolation")
 
 
-class Reader(NamedTuple):
-    """Which model reads which text from which data."""
-
-    model: str
-    text: str
-    data: str
-
-
-# By the size that only data and models of this kind have.
-READERS = {
-    "max_length": Reader("LitTextClassifier", "texts with labels", "TextCSVDataModule"),
-    "context_length": Reader("LitGPT", "a running text", "TextCorpusDataModule"),
-}
+# What reads, and what has, the kind of text that goes with a size.
+MODELS = {"max_length": "LitTextClassifier", "context_length": "LitGPT"}
+DATA = {"max_length": "TextCSVDataModule", "context_length": "TextCorpusDataModule"}
 
 
 def prepare(config: Namespace, given: Namespace) -> None:
@@ -42,8 +34,7 @@ def prepare(config: Namespace, given: Namespace) -> None:
         config: What was parsed, with the defaults; the data's arguments are filled in here.
         given: What was parsed, without them.
     """
-    module, _, name = config.model.class_path.rpartition(".")
-    preprocessing = getattr(getattr(importlib.import_module(module), name), "preprocessing", None)
+    preprocessing = getattr(_model_class(config), "preprocessing", None)
     if preprocessing is None or config.ckpt_path is not None:
         return
     wanted, by_hand = config.data.init_args, init_args(given, "data")
@@ -90,13 +81,7 @@ def link(data: LightningDataModule, config: Namespace, given: Namespace) -> None
     """
     wanted, by_hand = config.model.init_args, init_args(given, "model")
     model = config.model.class_path.rpartition(".")[2]
-    if getattr(data, "cat_cardinalities", None) and "cat_cardinalities" not in wanted:
-        raise ArgumentError(
-            None,
-            f"--model {model}: it takes no cat_cardinalities, and would read the codes of categories as numbers; leave "
-            "these columns out by --data.exclude.",
-        )
-    _check_tokens(data, config, by_hand)
+    _check_kind(data, config, by_hand)
     for name in LINKED:
         known = getattr(data, name, None)
         if known is None or name not in wanted:
@@ -113,28 +98,21 @@ def link(data: LightningDataModule, config: Namespace, given: Namespace) -> None
             raise ArgumentError(None, f"{what}, but {type(data).__name__} has {_plain(known)}; {remedy}.")
 
 
-def _check_tokens(data: LightningDataModule, config: Namespace, by_hand: dict[str, Any]) -> None:
-    """Refuse a model that cannot read the tokens of these data, or reads those of another kind of text."""
-    wanted, model, name = config.model.init_args, config.model.class_path.rpartition(".")[2], type(data).__name__
-    if wanted.get("vocab_size", 0) is None:  # a model of models, which says itself what an inner one reads
-        return
-    has_tokens, reads_tokens = _offers(data, "vocab_size"), "vocab_size" in wanted
-    found = next((of for size, of in READERS.items() if _offers(data, size)), None)
-    read = next((of for size, of in READERS.items() if size in wanted), None)
-    if has_tokens and not reads_tokens:
-        remedy = f"--model {found.model}" if found else "one that takes vocab_size"
-        raise ArgumentError(None, f"--model {model}: it cannot read tokens of text, which {name} gives; give {remedy}.")
-    if reads_tokens and not has_tokens and "vocab_size" not in by_hand and config.ckpt_path is None:
-        wants = read or READERS["max_length"]
-        raise ArgumentError(
-            None, f"--model {model}: it reads {wants.text}, which {name} does not have; give --data {wants.data}."
-        )
-    if found and read and found != read:
-        raise ArgumentError(
-            None,
-            f"--model {model}: it reads {read.text}, and {name} has {found.text}; give --model {found.model}, or "
-            f"--data {read.data}.",
-        )
+def _check_kind(data: LightningDataModule, config: Namespace, by_hand: dict[str, Any]) -> None:
+    """Refuse a model that cannot read these data, or, of a model made of another, an inner one that cannot."""
+    flag, name, takes = "--model", config.model.class_path.rpartition(".")[2], config.model.init_args.as_dict().keys()
+    inner = getattr(_model_class(config), "inner_option", None)
+    if inner is not None:
+        flag, name = f"--model.{inner}", str(config.model.init_args[inner])
+        takes = parameters_of(find_model(inner, name))
+    offers = {size for size in ("vocab_size", *DATA) if _offers(data, size)} | by_hand.keys() | {"in_features"}
+    if getattr(data, "cat_cardinalities", None):
+        offers.add("cat_cardinalities")
+    if misfit := find_misfit(takes, offers):
+        remedies = [f"give {flag} {model}" for size, model in MODELS.items() if size in offers]
+        remedies += [f"give --data {other}" for size, other in DATA.items() if size in takes]
+        remedy = " or ".join(remedies or ["leave these columns out by --data.exclude"])
+        raise ArgumentError(None, f"{flag} {name}: {misfit} ({type(data).__name__}); {remedy}.")
 
 
 def without_inferred(config: Namespace, given: Namespace) -> Namespace:
@@ -150,6 +128,11 @@ def without_inferred(config: Namespace, given: Namespace) -> Namespace:
         for name in set(names) - init_args(given, key).keys():
             saved[key].init_args.pop(name, None)
     return saved
+
+
+def _model_class(config: Namespace) -> Any:  # noqa: ANN401  # a class with members that not all have
+    module, _, name = config.model.class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)  # which the parser has imported
 
 
 def _offers(data: LightningDataModule, name: str) -> bool:

@@ -1,6 +1,5 @@
 """The base of all models: steps, logging, normalization of inputs, and what a checkpoint keeps beside weights."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from lit_models.addresses import public_address
 from lit_models.errors import ModelError, check_non_negative
 from lit_models.metrics import MeanLoss
 from lit_models.modules.init import InitName, initialize_weights
@@ -252,10 +252,3 @@ class LitModule(OptimizerMixin):
         if self._epoch_loss is not None:
             self.train_loss.total, self.train_loss.samples = self._epoch_loss[0].to(self.device), self._epoch_loss[1]
             self._epoch_loss = None
-
-
-def public_address(cls: type) -> str:
-    """Return the address by which files name a class: that of its package if it is public, so that modules can move."""
-    package = cls.__module__.partition(".")[0]
-    is_public = getattr(sys.modules[package], cls.__name__, None) is cls
-    return f"{package if is_public else cls.__module__}.{cls.__qualname__}"

@@ -1,6 +1,5 @@
 """Distillation: a small model learns from the predictions of a large one that was trained before."""
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from lit_models.addresses import find_class
 from lit_models.base import Batch, LitModule
 from lit_models.errors import ModelError
 from lit_models.metrics import MeanLoss
@@ -41,6 +41,8 @@ class LitDistiller(LitWrapper):
         ModelError: If an option is impossible, or the task is no classification.
     """
 
+    inner_option = "student"
+
     def __init__(
         self,
         teacher: str | None = None,
@@ -59,7 +61,7 @@ class LitDistiller(LitWrapper):
         if not 0 <= alpha <= 1:
             raise ModelError("give a share from 0 to 1", option="alpha", value=alpha)
         self.temperature, self.alpha = temperature, alpha
-        self.make_inner("student", student, student_args, self.task.name, self.num_outputs)
+        self.make_inner(student, student_args, self.task.name, self.num_outputs)
         self.divergence = nn.KLDivLoss(reduction="sum" if self.hparams["reduction"] == "sum" else "batchmean")
         self._teachers: list[LitModule] = []  # one, in a list, so that torch does not register it as a submodule
 
@@ -91,7 +93,7 @@ class LitDistiller(LitWrapper):
         except Exception as error:  # unpickling a file of another kind may raise anything
             problem = "it is no checkpoint of Kindling's"
             raise ModelError(problem, "give a best.ckpt or last.ckpt of a run", "teacher", file) from error
-        cls = self._teacher_class(f"--model.teacher {file}", class_path)
+        cls = self._teacher_class(file, class_path)
         try:
             teacher = cls.load_from_checkpoint(path, map_location="cpu", weights_only=True)
         except (RuntimeError, TypeError, KeyError) as error:
@@ -101,18 +103,12 @@ class LitDistiller(LitWrapper):
         check_encoding(file, checkpoint, getattr(self._trainer, "datamodule", None))
         return teacher.eval().requires_grad_(False)
 
-    def _teacher_class(self, flag: str, class_path: str) -> type[LitModule]:
+    def _teacher_class(self, file: str, class_path: str) -> type[LitModule]:
         given = self.hparams["teacher_class"]
-        module, _, name = class_path.rpartition(".")
-        if module.partition(".")[0] != __package__ and class_path != given:
-            raise ModelError(
-                f"{flag}: it is a {class_path}, which would be imported here; give --model.teacher_class {class_path} "
-                "if you trust it."
-            )
-        try:
-            cls: type[LitModule] = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise ModelError(f"{flag}: its class {class_path} is not there ({error}).") from error
+        cls = find_class(class_path, LitModule)
+        if cls is None or (cls.__module__.partition(".")[0] != __package__ and class_path != given):
+            remedy = f"give `teacher_class={class_path}` and import it if you trust it"
+            raise ModelError(f"it is a {class_path}, which would be run here", remedy, "teacher", file)
         return cls
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

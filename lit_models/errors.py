@@ -1,5 +1,7 @@
 """The error of a model that cannot be made or used, and the checks of options that many models share."""
 
+from collections.abc import Collection
+
 
 class ModelError(ValueError):
     """A model that cannot be made, or an option of a model that cannot be used as it is.
@@ -62,3 +64,32 @@ def check_non_negative(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and value < 0:
             raise ModelError("give 0 or more", option=name, value=value)
+
+
+# The size that only models and data of one kind of text have.
+TEXTS = {"max_length": "labeled texts", "context_length": "running text"}
+
+
+def find_misfit(takes: Collection[str], offers: Collection[str]) -> str:
+    """Return why a model cannot read some data.
+
+    Args:
+        takes: Names of the model's arguments.
+        offers: Names of the sizes that the data have, as far as they are known.
+
+    Returns:
+        What is wrong; empty if nothing is.
+    """
+    reads, has = (
+        [text for size, text in TEXTS.items() if size in names] or ["text"] * ("vocab_size" in names)
+        for names in (takes, offers)
+    )
+    if has and not reads:
+        return f"it cannot read {has[0]}, which these data are"
+    if reads and not has and offers:
+        return f"it reads {reads[0]}, which these data are not"
+    if reads != has and "text" not in (*reads, *has):
+        return f"it reads {reads[0]}, and these data are {has[0]}"
+    if "cat_cardinalities" in offers and "cat_cardinalities" not in takes:
+        return "it takes no cat_cardinalities, and would read the codes of categories as numbers"
+    return ""

@@ -75,6 +75,7 @@ class LitSiamese(LitWrapper):
         ModelError: If an option is impossible, or the task has no classes.
     """
 
+    inner_option = "encoder"
     is_embedding = True  # predictions are not probabilities
 
     def __init__(
@@ -101,7 +102,7 @@ class LitSiamese(LitWrapper):
         self.task = PairTask(embedding_dim, margin)
         self.val_metrics = self.task.metrics().clone(prefix="val_")
         self.test_metrics = self.task.metrics().clone(prefix="test_")
-        self.make_inner("encoder", encoder, encoder_args, "multiclass", embedding_dim)
+        self.make_inner(encoder, encoder_args, "multiclass", embedding_dim)
         if isinstance(self.net, LitTabM):
             raise ModelError("its perceptrons have no common embedding", "give LitMLP", "encoder", encoder)
 

@@ -1,9 +1,9 @@
 """A model whose network is another model, which is named by its class and its options."""
 
 import difflib
-import importlib
 import inspect
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from lit_models.addresses import find_class
 from lit_models.base import LitModule
-from lit_models.errors import ModelError
+from lit_models.errors import ModelError, find_misfit
 from lit_models.tasks import TaskName
 from lit_models.transfer import LitTransfer
 
@@ -35,6 +36,7 @@ class LitWrapper(LitModule):
     """
 
     net: LitModule
+    inner_option: str  # the argument that names the inner model's class; its own options are `<inner_option>_args`
 
     def __init__(
         self,
@@ -54,13 +56,10 @@ class LitWrapper(LitModule):
             "max_length": max_length,
         }
 
-    def make_inner(
-        self, option: str, name: str, args: Mapping[str, Any] | None, task: TaskName, num_outputs: int
-    ) -> None:
+    def make_inner(self, name: str, args: Mapping[str, Any] | None, task: TaskName, num_outputs: int) -> None:
         """Set `self.net` to a new inner model.
 
         Args:
-            option: The option that names its class; its own options are `<option>_args`.
             name: Its class: one of `lit_models`, or any `LitModule` by its import path.
             args: Its own options.
             task: Its task.
@@ -69,9 +68,10 @@ class LitWrapper(LitModule):
         Raises:
             ModelError: If there is no such class or option, or it does not fit the data.
         """
-        cls = find_class(option, name)
+        option = self.inner_option
+        cls = find_model(option, name)
         own = dict(args or {})
-        known, shared = _parameters(cls), _parameters(LitModule)
+        known, shared = parameters_of(cls), parameters_of(LitModule)
         options = known - shared - self.sizes.keys()
         for key, value in own.items():
             if key in shared or key in self.sizes:
@@ -81,7 +81,8 @@ class LitWrapper(LitModule):
                 close = difflib.get_close_matches(key, options, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(options)) or 'none'}"
                 raise ModelError(f"{name} has no such option", hint, f"{option}_args.{key}", value)
-        self._check_input_kind(option, name, known)
+        if misfit := find_misfit(known, {size for size, value in self.sizes.items() if value}):
+            raise ModelError(misfit, "give another model, or other data", option, name)
         given: dict[str, Any] = {key: value for key, value in self.sizes.items() if value is not None and key in known}
         try:
             inner = cls(task=task, num_outputs=num_outputs, normalize=self.hparams["normalize"], **given, **own)
@@ -105,18 +106,6 @@ class LitWrapper(LitModule):
         self.net = inner.train()
         self.initialize()
         self.example_input_array = inner.example_input_array
-
-    def _check_input_kind(self, option: str, name: str, known: set[str]) -> None:
-        """Raise an error if a model takes another kind of input than that of the data, as far as it is known."""
-        has_tokens = self.sizes["vocab_size"] is not None
-        if has_tokens and "vocab_size" not in known:
-            raise ModelError("it cannot read tokens of text", "give LitTextClassifier", option, name)
-        if not has_tokens and "vocab_size" in known and any(value is not None for value in self.sizes.values()):
-            remedy = "give LitMLP, or for images LitConvNet"
-            raise ModelError("it reads texts, which these data are not", remedy, option, name)
-        if self.sizes["cat_cardinalities"] and "cat_cardinalities" not in known:
-            problem = "it would read the codes of categories as numbers"
-            raise ModelError(problem, "give LitMLP, or leave these columns out", option, name)
 
     def normalize(self, x: Tensor) -> Tensor:
         """Return inputs unchanged, as the inner model normalizes them."""
@@ -157,25 +146,28 @@ class LitWrapper(LitModule):
         self.net.on_train_epoch_start()
 
 
-def find_class(option: str, name: str) -> type[LitModule]:
-    """Return a model's class, by its name in `lit_models` or by its import path.
+def find_model(option: str, name: str) -> type[LitModule]:
+    """Return the class of a model, by its name in `lit_models` or by its import path.
 
     Raises:
         ModelError: If there is none, or it is itself made of another.
     """
-    package = importlib.import_module("lit_models")
-    plain = [leaf for leaf in package.__all__ if _is_plain(getattr(package, leaf))]
-    module, _, last = name.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module) if module else package, last)
-    except (ImportError, AttributeError, ValueError) as error:
+    found = find_class(name, LitModule)
+    if found is None:
+        plain = [leaf for leaf, cls in vars(sys.modules[str(__package__)]).items() if _is_plain(cls)]
+        module, _, last = name.rpartition(".")
         close = difflib.get_close_matches(last, plain, n=1)
-        remedy = f"did you mean {close[0]}?" if close else REMEDY
-        raise ModelError("there is no such model", remedy, option, name) from error
+        remedy = (
+            f"did you mean {close[0]}?"
+            if close
+            else REMEDY
+            if module in sys.modules or not module
+            else f"import {module} first"
+        )
+        raise ModelError("there is no such model", remedy, option, name)
     if not _is_plain(found):
         raise ModelError("it is no plain model", REMEDY, option, name)
-    cls: type[LitModule] = found
-    return cls
+    return found
 
 
 def _is_plain(cls: object) -> bool:
@@ -184,7 +176,7 @@ def _is_plain(cls: object) -> bool:
     )
 
 
-def _parameters(cls: type) -> set[str]:
+def parameters_of(cls: type) -> set[str]:
     """Return the names of the options of a class and of its bases."""
     found = {
         name: parameter

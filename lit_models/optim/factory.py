@@ -1,11 +1,10 @@
 """Optimizers and learning rate schedules from primitives: a class path and its arguments."""
 
-import importlib
 import inspect
 import math
 import warnings
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import (
@@ -17,8 +16,11 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
+from lit_models.addresses import find_class
 from lit_models.errors import ModelError
 from lit_models.optim.composite import CompositeOptimizer
+
+T = TypeVar("T")
 
 OptimizerName = Literal[
     "ASGD",
@@ -81,7 +83,7 @@ def make_optimizer(config: Config, groups: Groups, fused: bool = True) -> Optimi
 
 
 def _make_one(class_path: str, init_args: dict[str, Any], groups: Groups, fused: bool) -> Optimizer:
-    cls = _import(class_path)
+    cls: Any = _find(class_path, Optimizer, "optimizer")
     _, *options = inspect.signature(cls).parameters.values()  # the first one is params
     known = {option.name: option.default for option in options}
     args = {name: value for name, value in init_args.items() if name in known}
@@ -176,7 +178,8 @@ def make_scheduler(
             if len(lrs) > 1 and isinstance(args.get(name), (int, float)) and lrs[0]:
                 args = {**args, name: [args[name] * lr / lrs[0] for lr in lrs]}
         try:
-            scheduler: LRScheduler = _import(config["class_path"])(optimizer, **args)
+            cls: Any = _find(config["class_path"], LRScheduler, "lr_scheduler")
+            scheduler: LRScheduler = cls(optimizer, **args)
         except ValueError as error:
             problem, name = str(error).replace("`", "'"), config["class_path"].rpartition(".")[2]  # backticks are ours
             raise ModelError(problem, "", "lr_scheduler", name) from error
@@ -227,6 +230,9 @@ def _finite_steps(steps: float) -> int:
     return int(steps)
 
 
-def _import(class_path: str) -> Any:  # noqa: ANN401  # a class of the configuration
-    module, name = class_path.rsplit(".", 1)
-    return getattr(importlib.import_module(module), name)
+def _find(class_path: str, base: type[T], option: str) -> type[T]:
+    found = find_class(class_path, base)
+    if found is None:
+        problem = f"there is no such {base.__name__} in what is imported here"
+        raise ModelError(problem, "import its module first", option, class_path)
+    return found

@@ -124,32 +124,37 @@ def test_from_the_command_line_to_a_prediction(run: Run, photos: Path, tmp_path:
     [
         (
             "--data TextCorpusDataModule",
-            "--model LitMLP: it cannot read tokens of text, which TextCorpusDataModule gives; give --model LitGPT.",
+            "--model LitMLP: it cannot read running text, which these data are (TextCorpusDataModule); give --model LitGPT.",
         ),
         (
             "--data TextCSVDataModule --data.path nothing.csv",
-            "--model LitMLP: it cannot read tokens of text, which TextCSVDataModule gives; give --model "
+            "--model LitMLP: it cannot read labeled texts, which these data are (TextCSVDataModule); give --model "
             "LitTextClassifier.",
         ),
         (
             "--model LitGPT",
-            "--model LitGPT: it reads a running text, which DigitsDataModule does not have; give --data "
+            "--model LitGPT: it reads running text, which these data are not (DigitsDataModule); give --data "
             "TextCorpusDataModule.",
         ),
         (
             "--model LitTextClassifier --data ToyDataModule",
-            "--model LitTextClassifier: it reads texts with labels, which ToyDataModule does not have; give --data "
+            "--model LitTextClassifier: it reads labeled texts, which these data are not (ToyDataModule); give --data "
             "TextCSVDataModule.",
         ),
         (
             "--model LitGPT --data TextCSVDataModule --data.path nothing.csv",
-            "--model LitGPT: it reads a running text, and TextCSVDataModule has texts with labels; give --model "
-            "LitTextClassifier, or --data TextCorpusDataModule.",
+            "--model LitGPT: it reads running text, and these data are labeled texts (TextCSVDataModule); give --model "
+            "LitTextClassifier or give --data TextCorpusDataModule.",
         ),
         (
             "--model LitTextClassifier --data TextCorpusDataModule",
-            "--model LitTextClassifier: it reads texts with labels, and TextCorpusDataModule has a running text; give "
-            "--model LitGPT, or --data TextCSVDataModule.",
+            "--model LitTextClassifier: it reads labeled texts, and these data are running text (TextCorpusDataModule); "
+            "give --model LitGPT or give --data TextCSVDataModule.",
+        ),
+        (
+            "--model LitSiamese --model.encoder LitMLP --data TextCSVDataModule --data.path nothing.csv",
+            "--model.encoder LitMLP: it cannot read labeled texts, which these data are (TextCSVDataModule); give "
+            "--model.encoder LitTextClassifier.",
         ),
     ],
 )

@@ -238,7 +238,7 @@ def _of_another_hand(folder: Path) -> LitDistiller:
         (_of_text, "it is no checkpoint of Kindling's"),
         (_of_tensors, "it is no checkpoint of Kindling's"),
         (_of_no_weights, "no LitMLP can be made of it"),
-        (_of_another_hand, "give --model.teacher_class tests.lit_models.test_distill.OddMLP if you trust it"),
+        (_of_another_hand, "give `teacher_class=tests.lit_models.test_distill.OddMLP` and import it if you trust it"),
         (_of_words, "a LitTextClassifier reads tokens of text, and these data are none"),
         (lambda folder: LitDistiller(**SMALL), "^teacher: a student learns from a trained classifier"),
     ],
