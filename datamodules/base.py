@@ -290,6 +290,8 @@ class DataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of the training split in a new order every epoch, going on from where a checkpoint stopped."""
         loader = self._loader("train")[0]
+        if self._overfits:
+            return _with_fixed_order(loader)
         order: Any = loader.dataset if isinstance(loader.dataset, IterableDataset) else loader.sampler
         epoch, order.start = self._position
         order.set_epoch(epoch if self.trainer is None else max(epoch, self.trainer.current_epoch))
@@ -297,8 +299,16 @@ class DataModule(LightningDataModule):
         return loader
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        """Batches of the validation split in their own order; an empty list where there is none."""
-        return self._loader("val")
+        """Batches of the validation split in their own order; an empty list where there is none.
+
+        With `overfit_batches` they are those that are trained on.
+        """
+        return [_with_fixed_order(self._loader("train")[0])] if self._overfits else self._loader("val")
+
+    @property
+    def _overfits(self) -> bool:
+        """Whether a fit is to see the same few batches in every epoch."""
+        return self.trainer is not None and self.trainer.state.fn == "fit" and self.trainer.overfit_batches > 0
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
         """Batches of the test split in their own order; an empty list where there is none."""
@@ -379,7 +389,7 @@ class DataModule(LightningDataModule):
 
     def _split(self, stage: Stage) -> Split:
         """Give what the loader of a stage goes through."""
-        if stage == "train" and self._annotated is not None:
+        if stage == "train" and self._annotated is not None and not self._overfits:
             return self._annotated
         return self._features.get(stage, self.splits[stage])
 
@@ -398,6 +408,12 @@ class DataModule(LightningDataModule):
             # could draw the same dropout again.
             generator=torch.Generator(),
         )
+
+
+def _with_fixed_order(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """Return a loader of which every epoch is the first."""
+    loader.sampler.is_fixed = True  # type: ignore[attr-defined]  # it is a BatchSampler
+    return loader
 
 
 def _as_it_is(x: Tensor) -> Tensor:

@@ -2,29 +2,43 @@
 
 import re
 import shutil
+import sys
+from collections.abc import Iterable
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import torch
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from datamodules.text.tokenizer import KINDS
-from kindling.callbacks import BestCheckpoint
+
+
+def program() -> str:
+    """Return the name of the program that runs: `kindling`, or else `train.py`."""
+    return "kindling" if Path(sys.argv[0]).stem == "kindling" else "train.py"
+
+
+def command() -> str:
+    """Return how the program that runs is started."""
+    return "kindling" if program() == "kindling" else "python train.py"
 
 
 def print_next_steps(trainer: Trainer, best: str) -> None:
     """Print what a finished run reached, and the commands that go on from it."""
     checkpoint = trainer.checkpoint_callback
     test = [f"{name} {_short(float(value))}" for name, value in trainer.callback_metrics.items() if "test_" in name]
-    if best and isinstance(checkpoint, BestCheckpoint) and checkpoint.best_model_score is not None:
+    if best and isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_score is not None:
         print(f"best {checkpoint.monitor} {float(checkpoint.best_model_score):.4g}", *test, sep="  ")
     elif test:
         print(*test, sep="  ")
     folder = Path(trainer.default_root_dir)
-    print(f"  curves   tensorboard --logdir {folder.parent.parent}")
+    for logger in trainer.loggers:
+        if curves := _curves(logger, folder):
+            print(f"  curves   {curves}")
     if checkpoint is not None:
         path = Path(best or folder / "checkpoints" / "last.ckpt")
         path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
@@ -33,23 +47,21 @@ def print_next_steps(trainer: Trainer, best: str) -> None:
         tokenizer = getattr(data, "hparams", {}).get("tokenizer")
         is_function = isinstance(tokenizer, str) and tokenizer not in KINDS
         trusted = f" --data.tokenizer {tokenizer}" if is_function else ""  # it is run only if it is named again
-        print(f"  {check:<8} python train.py {check} --ckpt_path {path}{trusted}")
+        print(f"  {check:<8} {command()} {check} --ckpt_path {path}{trusted}")
         prompts = " --data.path prompts.txt" if getattr(data, "task", "") == "next_token" else ""
-        print(f"  predict  python train.py predict --ckpt_path {path}{prompts}{trusted}")
+        print(f"  predict  {command()} predict --ckpt_path {path}{prompts}{trusted}")
+
+
+def _curves(logger: Logger, folder: Path) -> str:
+    """Return the command, or the file, that shows what a logger wrote; empty for a logger that says so itself."""
+    if isinstance(logger, TensorBoardLogger):
+        in_run = Path(logger.log_dir) == folder
+        return f"tensorboard --logdir {folder.parent.parent if in_run else logger.save_dir}"
+    return str(Path(logger.log_dir) / "metrics.csv") if isinstance(logger, CSVLogger) else ""
 
 
 def _short(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 100 else f"{value:.6g}"
-
-
-def say_spread(measured: list[dict[str, float]]) -> None:
-    """Print the mean over folds of every metric, with its standard deviation."""
-    if is_first_process() and measured[0]:
-        print(f"mean and standard deviation over {len(measured)} folds")
-        for name in measured[0]:
-            values = [metrics[name] for metrics in measured if name in metrics]
-            spread = f" +- {stdev(values):.2g}" if len(values) > 1 else ""
-            print(f"  {name:<12} {fmean(values):.4g}{spread}")
 
 
 class Checkpoint(NamedTuple):
@@ -136,7 +148,28 @@ def is_first_process() -> bool:
     return first
 
 
+def find_checkpoint(name: str, root: Path, run: str) -> str:
+    """Return the newest checkpoint of this name, `last` or `best`, among the runs of a model on some data.
+
+    Args:
+        name: The file's name without its ending.
+        root: Where runs are kept.
+        run: The name of their folder, `<Model>-<Data>`.
+
+    Raises:
+        ArgumentError: If there is none.
+    """
+    found = _newest(root.glob(f"{run}/version_*/checkpoints/{name}.ckpt"))
+    if found is None:
+        raise ArgumentError(None, f"--ckpt_path {name}: there is no {name}.ckpt in {root / run}; train first.")
+    return str(found)
+
+
 def newest_checkpoint() -> str:
-    """Name the newest best checkpoint, for a message."""
-    found = sorted(Path("runs").glob("*/*/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
-    return f", for instance {found[-1]}" if found else ""
+    """Return the newest best checkpoint, for a message; empty if there is none."""
+    found = _newest(Path("runs").glob("*/*/checkpoints/best.ckpt"))
+    return f", for instance {found}" if found else ""
+
+
+def _newest(paths: Iterable[Path]) -> Path | None:
+    return max(paths, key=lambda path: path.stat().st_mtime, default=None)
