@@ -202,6 +202,8 @@ class DataModule(AugmentingDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return batches of the training split, in a new order every epoch, from the position of a checkpoint on."""
         loader = self._loader("train")[0]
+        if self._overfits:
+            return _with_fixed_order(loader)
         order: Any = loader.dataset if isinstance(loader.dataset, IterableDataset) else loader.sampler
         epoch, order.start = self._position
         order.set_epoch(epoch if self.trainer is None else max(epoch, self.trainer.current_epoch))
@@ -209,8 +211,16 @@ class DataModule(AugmentingDataModule):
         return loader
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        """Return batches of the validation split in its own order; an empty list if there is none."""
-        return self._loader("val")
+        """Return batches of the validation split in its own order; an empty list if there is none.
+
+        With `overfit_batches` they are the training batches.
+        """
+        return [_with_fixed_order(self._loader("train")[0])] if self._overfits else self._loader("val")
+
+    @property
+    def _overfits(self) -> bool:
+        """Whether a fit is to see the same few batches in every epoch."""
+        return self.trainer is not None and self.trainer.state.fn == "fit" and self.trainer.overfit_batches > 0
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
         """Return batches of the test split in its own order; an empty list if there is none."""
@@ -310,3 +320,9 @@ def public_address(cls: type) -> str:
     package = cls.__module__.partition(".")[0]
     is_public = getattr(sys.modules[package], cls.__name__, None) is cls
     return f"{package if is_public else cls.__module__}.{cls.__qualname__}"
+
+
+def _with_fixed_order(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """Return a loader of which every epoch is the first."""
+    loader.sampler.is_fixed = True  # type: ignore[attr-defined]  # it is a BatchSampler
+    return loader

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
 POOL = 50  # batches whose samples are sorted by length together
 
@@ -142,7 +142,8 @@ class Split(BatchDataset):
         return self.samples[self.indices[indices]]
 
 
-class BatchSampler(DistributedSampler[Tensor]):
+# A SequentialSampler by name: with `overfit_batches` Lightning puts one of single samples in the place of any other.
+class BatchSampler(DistributedSampler[Tensor], SequentialSampler):  # type: ignore[misc]  # which yields numbers
     """Yields an index tensor for each batch: shuffled by seed and epoch, sharded over ranks, resumable within an epoch.
 
     A last batch of one sample, with which batch normalization cannot train, is added to the batch before it, unless
@@ -185,11 +186,16 @@ class BatchSampler(DistributedSampler[Tensor]):
         self.views = views
         self.lengths = lengths
         self.jitter = jitter
+        self.is_fixed = False  # whether all epochs are the first
         self.start = 0  # how many batches the next epoch skips, as an interrupted run has seen them
 
     def __len__(self) -> int:
         joined = self.num_samples % self.batch_size == 1 and self.num_samples > self.batch_size > 2
         return math.ceil(self.num_samples / self.batch_size) - joined
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch."""
+        super().set_epoch(0 if self.is_fixed else epoch)
 
     def __iter__(self) -> Iterator[Tensor]:
         size = len(self.indices)

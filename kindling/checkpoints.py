@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,7 +141,28 @@ def _named(args: list[str]) -> set[str]:
     return words.union(*(re.split(r"[\s=,\[\]{}'\"]+", file.read_text()) for file in files))
 
 
+def find_checkpoint(name: str, root: Path, run: str) -> str:
+    """Return the newest checkpoint of this name, `last` or `best`, among the runs of a model on some data.
+
+    Args:
+        name: The file's name without its ending.
+        root: Where runs are kept.
+        run: The name of their folder, `<Model>-<Data>`.
+
+    Raises:
+        ArgumentError: If there is none.
+    """
+    found = _newest(root.glob(f"{run}/version_*/checkpoints/{name}.ckpt"))
+    if found is None:
+        raise ArgumentError(None, f"--ckpt_path {name}: there is no {name}.ckpt in {root / run}; train first.")
+    return str(found)
+
+
 def newest_checkpoint() -> str:
-    """Name the newest best checkpoint, for a message."""
-    found = sorted(Path("runs").glob("*/*/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
-    return f", for instance {found[-1]}" if found else ""
+    """Return the newest best checkpoint, for a message; empty if there is none."""
+    found = _newest(Path("runs").glob("*/*/checkpoints/best.ckpt"))
+    return f", for instance {found}" if found else ""
+
+
+def _newest(paths: Iterable[Path]) -> Path | None:
+    return max(paths, key=lambda path: path.stat().st_mtime, default=None)

@@ -5,38 +5,25 @@ import inspect
 import logging
 import re
 import sys
+import traceback
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-import datamodules
-import lit_models
 from datamodules import DataError, DataModule
+from kindling.arguments import CROSS_VALIDATE, SUBCOMMANDS, TRAINER_FLAGS
 from kindling.callbacks import BestCheckpoint, EarlyStopping, TextSamples
+from kindling.runs import command, is_first_process
 from lit_models import LitModule, ModelError
-
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
-CROSS_VALIDATE = "cross_validate"  # a fit for each fold
-TRAINER_FLAGS = sorted(inspect.signature(Trainer.__init__).parameters.keys() - {"self"})
-
-USAGE = "train.py [fit|validate|test|predict|cross_validate] [flags]"
-_MODELS = [name for name in lit_models.__all__ if name.startswith("Lit") and name != "LitModule"]
-_BASES = ("DataModule", "ImageDataModule")
-_DATA = [name for name in datamodules.__all__ if name.endswith("DataModule") and name not in _BASES]
-HELP = (
-    f"Subcommands: {', '.join(SUBCOMMANDS)}; fit if none is given. {CROSS_VALIDATE} fits once for each fold. "
-    f"Models (--model NAME, its flags by --model.help NAME): {', '.join(_MODELS)}. "
-    f"Data (--data NAME, its flags by --data.help NAME): {', '.join(_DATA)}. "
-    "Any other class by its import path. "
-    "Trainer flags need no 'trainer.': --max_epochs 5 means --trainer.max_epochs 5. "
-    "Recipes are in configs/: --config configs/mnist_conv.yaml. --debug shows the traceback of a mistake."
-)
 
 # What a person can mend; anything else is a fault of Kindling's own, and shows its traceback.
 USER_ERRORS = (
@@ -47,39 +34,85 @@ USER_ERRORS = (
 
 def is_mistake(error: BaseException) -> bool:
     """Whether an error is one that a user can mend."""
-    return isinstance(error, USER_ERRORS) or "Error(s) in loading state_dict" in str(error)
+    return isinstance(error, USER_ERRORS) or "Error(s) in loading state_dict" in str(error) or _is_refusal(error)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether Lightning, or an optimizer or scheduler of torch, raised an error because of a value."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    where = frames[-1].f_globals.get("__name__", "") if frames else ""
+    kinds = (ValueError, ImportError, ZeroDivisionError)
+    return isinstance(error, kinds) and where.startswith(("lightning.", "torch.optim."))
+
+
+def _blamed(error: BaseException, text: str, args: Sequence[str]) -> str:
+    """Return the text of an error of Lightning or torch, which begins with the flag that it is about, if one is found."""
+    if isinstance(error, ZeroDivisionError):
+        source = traceback.extract_tb(error.__traceback__)[-1].line or ""
+        return "".join(f"--{name} 0: " for name in TRAINER_FLAGS if f".{name}" in source) + text
+    if text.startswith("--"):
+        return text
+    flags = [arg.partition("=") for arg in args if "=" in arg] + [(name, "", value) for name, value in pairwise(args)]
+    for flag, _, value in flags:
+        name = flag.rpartition(".")[2].removeprefix("--")
+        if flag.startswith("--") and value and re.search(rf"\b{name}\b", text) and value in text:
+            return f"{flag.replace('--trainer.', '--')} {value}: {text}"
+    return text
 
 
 def as_flags(error: DataError | ModelError) -> str:
     """Return the line of an error of a library, its options spelled as flags."""
-    group = "data" if isinstance(error, DataError) else "model"
-
-    def flag(name: str, value: str) -> str:
-        prefix = "" if name in (*TRAINER_FLAGS, "ckpt_path") else f"{group}."
-        return f"--{prefix}{name} {value}".rstrip()
-
-    def spelled(found: re.Match[str]) -> str:
-        return flag(found[1], {"True": "true", "False": "false", "None": "null"}.get(found[2] or "", found[2] or ""))
-
-    text = re.sub(r"`([a-z_][\w.]*)(?:=([^`]*))?`", spelled, error.sentence)
+    group = "data." if isinstance(error, DataError) else "model."
+    text = _spelled(error.sentence, group)
     if not error.option:
         return text
     value = error.value
     shown = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return f"{flag(error.option, shown)}: {text}"
+    return f"{_flag(error.option, shown, group)}: {text}"
 
 
-def explain(error: BaseException) -> str:
-    """Return one line that says what is wrong and how to mend it."""
+def _flag(name: str, value: str, group: str) -> str:
+    prefix = "" if name in (*TRAINER_FLAGS, "ckpt_path") else group
+    return f"--{prefix}{name} {value}".rstrip()
+
+
+def _spelled(text: str, group: str = "") -> str:
+    """Spell the options in backticks as flags: those of a group and of the Trainer, or of the Trainer alone."""
+
+    def spelled(found: re.Match[str]) -> str:
+        value = found[2] or ""
+        if not group and found[1] not in TRAINER_FLAGS:
+            return found[0]
+        return _flag(found[1], {"True": "true", "False": "false", "None": "null"}.get(value, value), group)
+
+    return re.sub(r"`([a-z_][\w.]*)(?:=([^`]*))?`", spelled, text)
+
+
+def _from_worker(text: str) -> DataError:
+    """Return the error that a worker process of a loader found, of which only the text came through."""
+    line = text.rpartition("DataError: ")[2].strip()
+    match = re.fullmatch(r"(\w+)=(.+?): (.*)", line)
+    return DataError(match[3], option=match[1], value=match[2].strip("'\"")) if match else DataError(line)
+
+
+def explain(error: BaseException, args: Sequence[str] = ()) -> str:
+    """Return one line that says what is wrong and how to mend it.
+
+    Args:
+        error: What was raised.
+        args: The command line.
+    """
+    if isinstance(error, DataError) and "Original Traceback" in error.problem:
+        error = _from_worker(error.problem)
     text = as_flags(error) if isinstance(error, DataError | ModelError) else str(error)
-    if isinstance(error, DataError) and "Original Traceback" in text:  # a worker process found it
-        text = text.rpartition("DataError: ")[2]
     if isinstance(error, torch.OutOfMemoryError):
         return "The GPU's memory is full; give a smaller --data.batch_size, or --precision bf16-mixed."
     if "No supported gpu backend found" in text:
         return "--accelerator gpu: this machine has no GPU that torch can use; leave the flag out to use the CPU."
     if "Error(s) in loading state_dict" in text:
         return "--ckpt_path: its weights do not fit this model; leave out the --model flags that change its layers."
+    if not isinstance(error, ArgumentError | DataError | ModelError):
+        return " ".join(_blamed(error, _spelled(text), args).split())
     keys = [key for key in re.findall(r'Parser key "([\w.]+)"', text) if key != "config"]
     flag = "--" + ".".join(keys).removeprefix("trainer.")
     cls = next(iter(re.findall(r"Problem with given class_path '([\w.]+)'", text)), "")
@@ -100,22 +133,24 @@ def explain(error: BaseException) -> str:
         return f"{flag}.{match[1]}: {cls.rpartition('.')[2]} needs this option."
     if len(keys) == 1 and (match := re.search(r"Expected a dot import path string: (\S+)", text)):
         return f"{flag} {match[1]}: there is no such class{_similar(match[1], _class_names())}"
-    if match := re.search(r"does not correspond to a subclass of (\w+)\n", text):
+    if match := re.search(r"(No module named|module \S+ has no attribute) \S+", text):
+        return f"{flag} {cls}: there is no such class ({match[0]})."
+    if len(keys) == 1 and (match := re.search(r"does not correspond to a subclass of (\w+)\n", text)):
         return f"{flag}: the class that was given is no {match[1]}."
     if keys:
         value = re.findall(r"(?:Got value|Given value): (.*)", text)
         text = text.replace("collections.abc.Sequence", "list")
         kinds = re.findall(r"Expected an? (?:<class '|typing\.)?([^\n>]+?)(?:'>|\. Got|\n|$)", text)
-        kind = " or ".join(dict.fromkeys(kind for kind in kinds if kind not in ("NoneType", "path but")))
+        kind = " or ".join(dict.fromkeys(kind for kind in kinds if not kind.startswith(("NoneType", "path but"))))
         if value and kind:
             return f"{flag} {value[0]}: expected {kind}."
-    return " ".join(text.split())
+    return " ".join(re.sub(r"Problem with given class_path '[\w.]*?(\w+)':", r"\1:", text).split())
 
 
 def _similar(name: str, known: Iterable[str]) -> str:
     lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
-    return f"; did you mean {lower[close[0]]}?" if close else "; see python train.py --help."
+    return f"; did you mean {lower[close[0]]}?" if close else f"; see {command()} --help."
 
 
 def _flags() -> list[str]:
@@ -139,12 +174,36 @@ def _arguments(class_path: str) -> set[str]:
 
 def _class_names() -> set[str]:
     names: set[str] = set()
-    classes: list[type] = [LightningModule, LightningDataModule, Optimizer, LRScheduler]
+    classes: list[type] = [LightningModule, LightningDataModule, Callback, Logger, Optimizer, LRScheduler]
     while classes:
         subclasses: list[type] = classes.pop().__subclasses__()
         names.update(cls.__name__ for cls in subclasses)
         classes += subclasses
     return names
+
+
+class _StdoutHandler(logging.StreamHandler[Any]):
+    """Prints messages to the standard output of the moment, on the first process alone."""
+
+    @property
+    def stream(self) -> Any:  # noqa: ANN401  # whatever stands for the standard output
+        return sys.stdout
+
+    @stream.setter
+    def stream(self, value: object) -> None:
+        """Ignore the stream of the time when this was made."""
+
+    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+        return is_first_process() and super().filter(record)
+
+
+def show_messages() -> None:
+    """Print what data modules and models have to say; however often this is called, once."""
+    for name in ("datamodules", "lit_models"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        if not any(isinstance(handler, _StdoutHandler) for handler in logger.handlers):
+            logger.addHandler(_StdoutHandler())
 
 
 def filter_warnings() -> None:
@@ -166,6 +225,7 @@ def filter_warnings() -> None:
         "No seed found",
         "might cause the trace to be incorrect",  # TensorBoard's graph is only looked at
         "in eval mode at the start of training",  # a frozen backbone stays so
+        "exists and is not empty",  # the run's folder, to which a CSVLogger adds its file
         "has `__len__` defined",  # a streamed table's length is right
         "JsonargparseDeprecationWarning",
         "parameter was deprecated",  # Lightning's own use of jsonargparse

@@ -2,50 +2,61 @@
 
 import re
 import shutil
+import sys
 from pathlib import Path
-from statistics import fmean, stdev
 
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from kindling.callbacks import BestCheckpoint
 from kindling.checkpoints import trust_flags
+
+
+def program() -> str:
+    """Return the name of the program that runs: `kindling`, or else `train.py`."""
+    return "kindling" if Path(sys.argv[0]).stem == "kindling" else "train.py"
+
+
+def command() -> str:
+    """Return how the program that runs is started."""
+    return "kindling" if program() == "kindling" else "python train.py"
 
 
 def print_next_steps(trainer: Trainer, best: str) -> None:
     """Print what a finished run reached, and the commands that go on from it."""
     checkpoint = trainer.checkpoint_callback
     test = [f"{name} {_short(float(value))}" for name, value in trainer.callback_metrics.items() if "test_" in name]
-    if best and isinstance(checkpoint, BestCheckpoint) and checkpoint.best_model_score is not None:
+    if best and isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_score is not None:
         print(f"best {checkpoint.monitor} {float(checkpoint.best_model_score):.4g}", *test, sep="  ")
     elif test:
         print(*test, sep="  ")
     folder = Path(trainer.default_root_dir)
-    print(f"  curves   tensorboard --logdir {folder.parent.parent}")
+    for logger in trainer.loggers:
+        if curves := _curves(logger, folder):
+            print(f"  curves   {curves}")
     if checkpoint is not None:
         path = Path(best or folder / "checkpoints" / "last.ckpt")
         path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         check = "test" if test else "validate"
         data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
         trusted = trust_flags(str(path))
-        print(f"  {check:<8} python train.py {check} --ckpt_path {path}{trusted}")
+        print(f"  {check:<8} {command()} {check} --ckpt_path {path}{trusted}")
         prompts = " --data.path prompts.txt" if getattr(data, "task", "") == "next_token" else ""
-        print(f"  predict  python train.py predict --ckpt_path {path}{prompts}{trusted}")
+        print(f"  predict  {command()} predict --ckpt_path {path}{prompts}{trusted}")
+
+
+def _curves(logger: Logger, folder: Path) -> str:
+    """Return the command, or the file, that shows what a logger wrote; empty for a logger that says so itself."""
+    if isinstance(logger, TensorBoardLogger):
+        in_run = Path(logger.log_dir) == folder
+        return f"tensorboard --logdir {folder.parent.parent if in_run else logger.save_dir}"
+    return str(Path(logger.log_dir) / "metrics.csv") if isinstance(logger, CSVLogger) else ""
 
 
 def _short(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 100 else f"{value:.6g}"
-
-
-def say_spread(measured: list[dict[str, float]]) -> None:
-    """Print the mean over folds of every metric, with its standard deviation."""
-    if is_first_process() and measured[0]:
-        print(f"mean and standard deviation over {len(measured)} folds")
-        for name in measured[0]:
-            values = [metrics[name] for metrics in measured if name in metrics]
-            spread = f" +- {stdev(values):.2g}" if len(values) > 1 else ""
-            print(f"  {name:<12} {fmean(values):.4g}{spread}")
 
 
 def new_folder(root: Path, name: str) -> Path:

@@ -16,6 +16,8 @@ from lightning.pytorch import callbacks as stock
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from kindling.runs import command
+
 SECONDS_BETWEEN = 10  # last.ckpt and the next
 
 
@@ -219,7 +221,7 @@ class LastCheckpoint(_Monitored, stock.ModelCheckpoint):
             # The Trainer's settings are not in the checkpoint but in the configuration, if the front door wrote one.
             config = Path(path).parent.parent / "config.yaml"
             settings = f"--config {config} " if config.is_file() else ""
-            print(f"{kept}; go on with: python train.py {settings}--ckpt_path {path}")
+            print(f"{kept}; go on with: {command()} {settings}--ckpt_path {path}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end, and give Ctrl-C back its meaning."""

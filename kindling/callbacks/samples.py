@@ -10,6 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
+from datamodules import DataError
+
 SEED = 0  # of each sample, so that what changes is the model
 
 
@@ -46,9 +48,8 @@ class TextSamples(Callback):
         for prompt in self.prompts or [data.default_prompt]:
             try:
                 self._begun.append((prompt, data.encode(prompt)))
-            except Exception as error:  # of whatever class: it stays what it is, and says where it comes from
-                error.args = (f"--samples.prompts: {error}",)
-                raise
+            except DataError as error:
+                raise DataError(f"--samples.prompts: {error.problem}", error.remedy) from error
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what the model is capable of now."""

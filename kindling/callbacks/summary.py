@@ -21,13 +21,17 @@ class RunSummary(Callback):
     It holds the metrics of the last and of the best epoch, those of a test that follows, epochs, steps, seconds,
     training samples per second, peak memory (MiB, on the GPU where there is one) and versions. A run that was
     interrupted or failed has one too; its `status` says so.
+
+    Args:
+        folder: The run's folder; by default where the Trainer logs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = folder
         self.summary: dict[str, Any] = {}
         self._start = 0.0
         self._first_batch = 0
-        self._folder: str | None = None
+        self._folder: str | Path | None = None
         self._best_score: float | None = None
         self._best: dict[str, float] = {}
 
@@ -39,7 +43,8 @@ class RunSummary(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what is trained on what."""
         self._best, self._best_score = {}, None
-        self._folder = trainer.log_dir  # now, as the processes of a distributed run must ask for it together
+        # The processes of a distributed run must ask for it together, and so now.
+        self._folder = self.folder or trainer.log_dir
         self._first_batch = _batches(trainer)
         if trainer.is_global_zero:
             whole = sum(p.numel() for p in pl_module.parameters())

@@ -200,8 +200,8 @@ def test_a_missing_gpu_is_one_line(mistake: Mistake) -> None:
 
 
 def test_a_misspelt_key_in_a_config_is_one_line(mistake: Mistake, workdir: Path) -> None:
-    (workdir / "bad.yaml").write_text("model:\n  class_path: LitMLP\n")
-    assert "model: a configuration has no such key; did you mean model?" in mistake("--config bad.yaml")
+    (workdir / "bad.yaml").write_text("modle:\n  class_path: LitMLP\n")
+    assert "modle: a configuration has no such key; did you mean model?" in mistake("--config bad.yaml")
     (workdir / "broken.yaml").write_text("model:\n class_path: [LitMLP\n")
     assert "line 2" in mistake("--config broken.yaml")
 

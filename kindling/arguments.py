@@ -1,0 +1,117 @@
+"""Command lines and configuration files as people write them, spelled out for the parser."""
+
+import inspect
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Trainer, loggers
+
+from kindling import callbacks
+
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+CROSS_VALIDATE = "cross_validate"  # a fit for each fold
+TRAINER_FLAGS = sorted(inspect.signature(Trainer.__init__).parameters.keys() - {"self"})
+
+# Flags whose values name classes or files: `--flag value`, `--flag=value`, and `+=` to add one more.
+_NAMING = re.compile(r"--(trainer\.callbacks|trainer\.logger|config)(\+?)(?:=(.*))?", re.DOTALL)
+
+
+def expand(args: list[str]) -> list[str]:
+    """Spell a command line out as the parser reads it.
+
+    The subcommand, `fit` if none is given, comes first; Trainer flags begin with `trainer.`; callbacks and loggers have
+    full class paths; configuration files are flat, whether or not they have a section for each subcommand.
+    """
+    args = ["--config" if arg == "-c" else arg for arg in args]
+    start = 0
+    while start < len(args) and args[start].partition("=")[0] == "--config":
+        start += 1 if "=" in args[start] else 2
+    has_subcommand = start < len(args) and not args[start].startswith("-")
+    subcommand = args.pop(start) if has_subcommand else "fit"
+    if "--help_all" in args:
+        return ["fit", "--help"]
+    args = [f"--trainer.{arg[2:]}" if _is_of_trainer(arg) else arg for arg in args]
+    return [subcommand, *_spelled(args, "fit" if subcommand == CROSS_VALIDATE else subcommand)]
+
+
+def _is_of_trainer(arg: str) -> bool:
+    match = re.match(r"--(\w+)(?=[.=+]|$)", arg)
+    return match is not None and match[1] in TRAINER_FLAGS
+
+
+def public_address(path: str) -> str:
+    """Return the address by which a class is known today, from one that an older configuration may have."""
+    name = path.rpartition(".")[2]
+    return f"kindling.callbacks.{name}" if path.startswith("callbacks.") and name in callbacks.__all__ else path
+
+
+def value_of(flag: str, args: list[str]) -> str | None:
+    """Return the value of a flag, given as `--flag value` or `--flag=value`; the last one counts."""
+    values = [value for name, value in itertools.pairwise(args) if name == flag]
+    values += [arg.removeprefix(f"{flag}=") for arg in args if arg.startswith(f"{flag}=")]
+    return values[-1] if values else None
+
+
+def _class_path(name: str) -> str:
+    """Return the class path of a name; a bare `EarlyStopping` is ours, and not Lightning's."""
+    return f"kindling.callbacks.{name}" if name in callbacks.__all__ else public_address(name)
+
+
+def _spelled(args: list[str], subcommand: str) -> Iterator[str]:
+    rest = iter(args)
+    for arg in rest:
+        match = _NAMING.fullmatch(arg)
+        value = match and (next(rest, None) if match[3] is None else match[3])
+        if match is None or value is None:
+            yield arg
+            continue
+        flag = f"--{match[1]}{match[2]}="
+        if match[1] == "config":
+            yield flag + _flat(value, subcommand)
+        elif value.startswith(("[", "{")):
+            yield flag + yaml.safe_dump(_resolved(yaml.safe_load(value)), default_flow_style=True, width=10**6)
+        else:
+            yield flag + _class_path(value)
+            if _takes_save_dir(value):
+                yield f"--{match[1]}.save_dir="
+
+
+def _flat(file: str, subcommand: str) -> str:
+    """Return a configuration for one subcommand: the file as it is if nothing is to change, or else its content."""
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return file  # the parser says what is wrong
+    if not isinstance(content, dict):
+        return file
+    flat = {key: value for key, value in content.items() if key not in SUBCOMMANDS}
+    if len(flat) < len(content):
+        flat |= content.get(subcommand) or {}
+    flat = _resolved(flat)
+    return file if flat == content else yaml.safe_dump(flat)
+
+
+def _resolved(node: Any, key: str = "") -> Any:  # noqa: ANN401  # whatever YAML holds
+    """Return a part of a configuration with full class paths, and loggers that may write to the run's folder."""
+    if isinstance(node, list):
+        return [_resolved(item, key) for item in node]
+    if isinstance(node, str) and key.rstrip("+") in ("callbacks", "logger"):
+        node = {"class_path": node}
+    if not isinstance(node, dict):
+        return node
+    node = {name: _resolved(value, name) for name, value in node.items()}
+    if isinstance(node.get("class_path"), str):
+        if _takes_save_dir(node["class_path"]):
+            node["init_args"] = {"save_dir": "", **(node.get("init_args") or {})}
+        node["class_path"] = _class_path(node["class_path"])
+    return node
+
+
+def _takes_save_dir(class_path: str) -> bool:
+    """Whether a class is one of Lightning's loggers that write to a folder; an empty one means the run's."""
+    logger = getattr(loggers, class_path.rpartition(".")[2], None)
+    return inspect.isclass(logger) and "save_dir" in inspect.signature(logger).parameters

@@ -1,0 +1,123 @@
+"""What `--help` shows: subcommands, models, data, and the flags that people use."""
+
+import inspect
+import re
+from collections.abc import Iterable
+
+import docstring_parser
+
+import datamodules
+import lit_models
+from datamodules import DataModule
+from kindling.runs import command
+from lit_models import LitModule
+
+_BASES = ("LitModule", "DataModule", "ImageDataModule")
+MODELS = [name for name in lit_models.__all__ if name.startswith("Lit") and name not in _BASES]
+DATA = [name for name in datamodules.__all__ if name.endswith("DataModule") and name not in _BASES]
+
+USAGE = "{program} [fit|validate|test|predict|cross_validate] [flags]"
+_SUBCOMMANDS = {
+    "fit": "train, and test the best checkpoint (unless another subcommand is given)",
+    "validate": "measure a checkpoint on the validation split",
+    "test": "measure a checkpoint on the test split, or on new data",
+    "predict": "write the predictions of a checkpoint to predictions.csv",
+    "cross_validate": "fit once for each fold",
+}
+# Flags of the Trainer and the command line; what the flags of a class mean is read from its docstring.
+_FLAGS = {
+    "--config FILE": "a recipe, as those in configs/; flags given after it win",
+    "--ckpt_path FILE": "go on from a checkpoint, or validate, test or predict with it; `last` or `best` is the newest",
+    "--max_epochs N": "epochs to train at most; --max_steps and --max_time likewise",
+    "--accelerator cpu|gpu|...": "where to train; by default on a GPU if there is one",
+    "--devices N": "how many GPUs or processes",
+    "--precision bf16-mixed": "the type of numbers to compute in",
+    "--gradient_clip_val X": "largest norm of the gradient",
+    "--accumulate_grad_batches N": "batches for each step of the optimizer",
+    "--fast_dev_run N": "only N batches of everything, to see whether it runs",
+    "--overfit_batches N": "train and validate on the same N batches, to see whether it learns",
+    "--logger CSVLogger": "TensorBoardLogger by default; false for none",
+    "--callbacks+=CLASS": "add a callback of Lightning, of Kindling or of one's own",
+    "--early_stopping.patience N": "validations to wait for improvement; --early_stopping null waits for ever",
+    "--checkpoint.monitor val_acc": "the metric that chooses the best checkpoint; val_loss by default",
+    "--optimizer SGD": "an optimizer of torch.optim, its options by --optimizer.lr and so on",
+    "--lr_scheduler StepLR": "a scheduler of torch.optim.lr_scheduler, likewise",
+    "--default_root_dir DIR": "where runs are kept; by default runs/",
+    "--seed_everything N": "seed of the weights and of dropout",
+    "--print_config": "print the whole configuration",
+    "--debug": "show the traceback of a mistake",
+}
+_OPTIONS = {
+    "model": (LitModule, ("lr", "optimizer", "scheduler", "weight_decay", "compile")),
+    "data": (DataModule, ("batch_size", "val_fraction", "seed")),
+}
+_EXAMPLES = (
+    ("", "an MLP on the embedded digits"),
+    ("--model LitLeNet --data MNISTDataModule --max_epochs 5", "any model on any data"),
+    ("--data CSVDataModule --data.path houses.csv --data.target price", "a table of one's own"),
+    ("--config configs/mnist_conv.yaml --accelerator gpu", "a recipe"),
+    ("test --ckpt_path runs/LitMLP-DigitsDataModule/version_0/checkpoints/best.ckpt", "a trained model"),
+)
+_WIDTH = 100
+_SUMMARY = 72  # signs of what a class is
+
+
+def short_help() -> str:
+    """Return the help that fits on two screens."""
+    flags = dict(_FLAGS)
+    for group, (cls, names) in _OPTIONS.items():
+        flags |= {f"--{group}.{name}": text.lower() for name, text in _options(cls).items() if name in names}
+    sections = {
+        "subcommands": _SUBCOMMANDS.items(),
+        "models (--model NAME; its flags by --model.help NAME; any other class by its import path)": (
+            (name, _summary(getattr(lit_models, name))) for name in MODELS
+        ),
+        "data (--data NAME; its flags by --data.help NAME)": (
+            (name, _summary(getattr(datamodules, name))) for name in DATA
+        ),
+        "flags (--help_all shows all of them)": flags.items(),
+    }
+    lines = [f"usage: {USAGE.format(program=command())}"]
+    for title, rows in sections.items():
+        lines += ["", f"{title}:", *_table(rows)]
+    lines += ["", "examples:"]
+    lines += [f"  {command()} {line}".rstrip() + f"  # {what}" for line, what in _EXAMPLES]
+    return "\n".join(lines)
+
+
+def description() -> str:
+    """Return what stands above the whole help of a subcommand."""
+    return (
+        f"Subcommands: {', '.join(_SUBCOMMANDS)}; fit if none is given. "
+        f"Models (--model NAME, its flags by --model.help NAME): {', '.join(MODELS)}. "
+        f"Data (--data NAME, its flags by --data.help NAME): {', '.join(DATA)}. Any other class by its import path. "
+        "Trainer flags need no 'trainer.': --max_epochs 5 means --trainer.max_epochs 5."
+    )
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> list[str]:
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    return [_cut(f"  {name:<{width}}  {text}", _WIDTH) for name, text in rows]
+
+
+def _summary(cls: type) -> str:
+    """Return the first line of a class's docstring, without its article and full stop."""
+    text = (inspect.getdoc(cls) or "").partition("\n")[0]
+    text = re.sub(r"^(The|An?) ", "", text).removesuffix(".")
+    return _cut(text[:1].upper() + text[1:], _SUMMARY)
+
+
+def _options(cls: type) -> dict[str, str]:
+    """Return what the options of a class mean, in a few words: the first clause of each in its docstring."""
+    found = docstring_parser.parse(inspect.getdoc(cls) or "").params
+    return {param.arg_name: re.split(r"[,;:.](?:\s|$)", param.description or "")[0] for param in found}
+
+
+def _cut(line: str, width: int) -> str:
+    """Shorten a line at the end of a clause, or of a word if there is none."""
+    line = line.replace("`", "")
+    if len(line) <= width:
+        return line
+    ends = [match.start() for match in re.finditer(r"[,:;] | \(", line[:width])]
+    return line[: ends[-1]] if ends and ends[-1] > width // 3 else line[: width - 3].rpartition(" ")[0] + "..."

@@ -1,0 +1,80 @@
+"""The `--optimizer` and `--lr_scheduler` groups: which of them and of the model's own options trains, and a trial."""
+
+import inspect
+import sys
+import warnings
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentError, Namespace
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from kindling.arguments import value_of
+from kindling.compatibility import init_args
+from lit_models import LitModule, ModelError
+from lit_models.optim.factory import make_optimizer, make_scheduler
+
+# Each group, the option of the model that it overrides, and the options that it hides.
+GROUPS = {"optimizer": ("optimizer", ("lr", "momentum", "weight_decay")), "lr_scheduler": ("scheduler", ())}
+
+
+def resolve_groups(config: Namespace, given: Namespace, args: list[str]) -> None:
+    """Let a group that came from a checkpoint give way to the model's own option.
+
+    Args:
+        config: What was parsed, with the defaults; a group that gives way becomes None here.
+        given: What was parsed, without them.
+        args: The command line.
+
+    Raises:
+        ArgumentError: If an option of the model was given that a group hides.
+    """
+    by_hand = init_args(given, "model")
+    for group, (own, options) in GROUPS.items():
+        if group not in given and own in by_hand:
+            config[group] = None
+        for name in options if config[group] is not None else ():
+            # The configuration that a run leaves behind has the defaults as well.
+            is_flag = any(value_of(f"--model.{prefix}{name}", args) is not None for prefix in ("", "init_args."))
+            if name in by_hand and (is_flag or by_hand[name] != _default(config.model.class_path, name)):
+                trains = config[group].class_path.rpartition(".")[2]
+                raise ArgumentError(
+                    None,
+                    f"--model.{name}: --{group} {trains} is what trains this model; give --{group}.{name}.",
+                )
+
+
+def _default(class_path: str, name: str) -> Any:  # noqa: ANN401  # whatever an option may be
+    """Return the default of an option of a class that is imported, or of its bases."""
+    module, _, cls = class_path.rpartition(".")
+    signatures = [inspect.signature(base).parameters for base in getattr(sys.modules[module], cls).__mro__]
+    return next((parameters[name].default for parameters in signatures if name in parameters), None)
+
+
+def try_optimizer(model: LitModule, given: Namespace) -> None:
+    """Take a step with the optimizer and the scheduler of a model, to find values that only torch refuses.
+
+    Args:
+        model: The model that they would train; it stays as it is.
+        given: What was parsed, without the defaults.
+
+    Raises:
+        ArgumentError: If torch refuses what `--optimizer` or `--lr_scheduler` was given.
+    """
+    config, group = model.optimization, "optimizer"
+    weight = torch.nn.Parameter(torch.zeros(2, 2))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # there was no step of the optimizer before that of the scheduler
+            optimizer = make_optimizer(config["optimizer"], [{"params": [weight]}])
+            group = "lr_scheduler"
+            if isinstance(config["scheduler"], dict):
+                scheduler = make_scheduler(config["scheduler"], optimizer, total_steps=100)
+                scheduler.step(*[0.0] * isinstance(scheduler, ReduceLROnPlateau))
+    except Exception as error:
+        reason = error.__cause__ if isinstance(error, ModelError) else error
+        if given.get(group) is None or reason is None:
+            raise
+        name, options = given[group].class_path.rpartition(".")[2], vars(given[group].get("init_args") or Namespace())
+        flags = "".join(f" --{group}.{option} {value}" for option, value in options.items())
+        raise ArgumentError(None, f"--{group} {name}{flags}: torch cannot use this ({reason}).") from error

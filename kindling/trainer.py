@@ -1,0 +1,120 @@
+"""What a Trainer is made of: the callbacks of every run, and loggers that share its folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import callbacks as stock
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from kindling.callbacks import (
+    BestCheckpoint,
+    EmbeddingProjector,
+    LastCheckpoint,
+    MaxStepsCheckpointing,
+    MistakeGrid,
+    PredictionWriter,
+    ProgressBar,
+    RNGState,
+    RunSummary,
+)
+
+# A callback of one of these kinds that the user gives takes the place of ours.
+_KINDS = (stock.EarlyStopping, stock.ProgressBar, stock.LearningRateMonitor)
+
+
+def make_callbacks(
+    subcommand: str, made: Namespace, model: LightningModule, folder: Path | None, logs: bool
+) -> list[Callback]:
+    """Return the callbacks of a run, with those that the user gave in the place of ours of the same kind.
+
+    A ModelCheckpoint that monitors a metric takes the place of the best checkpoint, and `best` means it. The last
+    checkpoint is always kept, unless checkpointing is switched off.
+
+    Args:
+        subcommand: `fit`, `validate`, `test` or `predict`.
+        made: What was parsed, with instances of classes.
+        model: The model.
+        folder: The folder of the run, or of the one that is tested; None for a run that leaves nothing.
+        logs: Whether there is a logger.
+    """
+    trainer = made.trainer
+    given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks or []]
+    given = [callback for callback in given if isinstance(callback, Callback)]
+    saves = subcommand == "fit" and trainer.enable_checkpointing is not False
+    ours: list[Callback] = []
+    if trainer.enable_progress_bar is not False:
+        ours.append(ProgressBar())
+    if subcommand == "fit":
+        ours += [MaxStepsCheckpointing(), RNGState(), RunSummary(folder), made.samples]
+        if made.early_stopping is not None:
+            ours.append(made.early_stopping)
+        # A constant learning rate needs no curve.
+        if logs and folder is not None and getattr(model, "optimization", {}).get("scheduler") != "none":
+            ours.append(stock.LearningRateMonitor(logging_interval="epoch"))
+    if subcommand in ("fit", "test"):
+        tested = None if subcommand == "fit" else folder
+        ours += [MistakeGrid(tested), EmbeddingProjector(tested)]
+    if subcommand == "predict":
+        ours.append(PredictionWriter("predictions.csv"))
+    if saves:
+        ours.append(made.checkpoint)
+    # The best checkpoint comes before any other, so that "best" means it.
+    last = [LastCheckpoint()] if saves else []
+    chosen = [c for c in [*ours, *given, *last] if c in given or not any(_replaces(other, c) for other in given)]
+    for callback in chosen:
+        if folder is not None and isinstance(callback, stock.ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(folder / "checkpoints")  # whatever logs there
+    return chosen
+
+
+def _replaces(given: Callback, ours: Callback) -> bool:
+    if type(given) is type(ours):
+        return True
+    if isinstance(given, stock.ModelCheckpoint):
+        return isinstance(ours, BestCheckpoint) and given.monitor is not None
+    return any(isinstance(given, kind) and isinstance(ours, kind) for kind in _KINDS)
+
+
+def make_logger(
+    settings: Any,  # noqa: ANN401  # of one logger or of several
+    folder: Path,
+    subcommand: str,
+    model: LightningModule,
+    make: Callable[[Namespace], Namespace],
+) -> Any:  # noqa: ANN401  # what a Trainer takes: one logger or several
+    """Return what logs: in the run's folder unless it was given another, and TensorBoard if nothing else is asked for.
+
+    Args:
+        settings: What was parsed of `--logger`.
+        folder: The folder of the run.
+        subcommand: `fit`, `validate`, `test` or `predict`.
+        model: The model.
+        make: Makes the classes in a configuration.
+    """
+    if settings in (None, True):
+        traced = not model.hparams.get("compile")  # what is compiled cannot be traced
+        # No name or version: the folder is the run's.
+        return TensorBoardLogger(folder, "", "", log_graph=traced, default_hp_metric=False)
+    try:
+        return make(Namespace(trainer=Namespace(logger=_log_in(folder, settings, subcommand)))).trainer.logger
+    except (ImportError, TypeError, ValueError) as error:
+        raise ArgumentError(None, f"--logger: {error}") from error
+
+
+def _log_in(folder: Path, settings: Any, subcommand: str) -> Any:  # noqa: ANN401  # one logger or several
+    """Return the settings of loggers, with the run's folder for those that were given none."""
+    if isinstance(settings, list):
+        return [_log_in(folder, one, subcommand) for one in settings]
+    settings = settings.clone()
+    args = settings.get("init_args") or Namespace()
+    if args.get("save_dir") == "":
+        args.save_dir = str(folder)
+        if settings.class_path.endswith((".CSVLogger", ".TensorBoardLogger")):
+            args.name = "" if args.name == "lightning_logs" else args.name
+            # A CSVLogger overwrites its file, which would be that of the training.
+            apart = settings.class_path.endswith(".CSVLogger") and subcommand != "fit"
+            args.version = (subcommand if apart else "") if args.version is None else args.version
+    return settings
