@@ -68,11 +68,7 @@ class LitLeNet(LitModule):
 class ConvNet(nn.Module):
     """Stages of 3x3 convolutions with batch normalization (Ioffe and Szegedy 2015), then global average pooling.
 
-    Args:
-        in_channels: Channels of an image.
-        channels: Channels of each stage; a stage has two convolutions, and all but the last halve the image.
-        num_outputs: Logits or values for each sample.
-        dropout: Share of the pooled features that are dropped in training.
+    Its arguments are those of `LitConvNet`, and `num_outputs`, the outputs for each sample.
 
     Raises:
         ModelError: If the channels or the dropout are impossible.
@@ -106,7 +102,7 @@ class LitConvNet(LitModule):
 
     Args:
         input_shape: Channels, height and width of an image; of any size.
-        channels: Channels of each stage; all but the last halve the image.
+        channels: Channels of each stage of two convolutions; all but the last halve the image.
         dropout: Share of the pooled features that are dropped in training.
         kwargs: Options of `LitModule`.
     """

@@ -35,32 +35,20 @@ class ModelError(ValueError):
 
 
 def check_dropout(dropout: float) -> None:
-    """Raise an error unless a dropout is a probability below 1.
-
-    Raises:
-        ModelError: If it is not in [0, 1).
-    """
+    """Raise a ModelError unless a dropout is in [0, 1)."""
     if not 0 <= dropout < 1:
         raise ModelError("give a share from 0 up to, but not including, 1", option="dropout", value=dropout)
 
 
 def check_sizes(**sizes: int) -> None:
-    """Raise an error unless all sizes, by the names of their options, are positive.
-
-    Raises:
-        ModelError: If one is below 1.
-    """
+    """Raise a ModelError unless all sizes, by the names of their options, are 1 or more."""
     for name, size in sizes.items():
         if size < 1:
             raise ModelError("give 1 or more", option=name, value=size)
 
 
 def check_non_negative(**values: float | None) -> None:
-    """Raise an error if a number, by the name of its option, is negative; None is allowed.
-
-    Raises:
-        ModelError: If one is below 0.
-    """
+    """Raise a ModelError unless all numbers, by the names of their options, are 0 or more, or None."""
     for name, value in values.items():
         if value is not None and value < 0:
             raise ModelError("give 0 or more", option=name, value=value)

@@ -105,15 +105,9 @@ class LitGPT(LitModule):
         return self.generate(batch if isinstance(batch, Tensor) else batch[0])
 
     def generate(self, ids: Tensor, max_new_tokens: int | None = None, **options: Any) -> Tensor:
-        """Generate tokens that continue each prompt; see `lit_models.modules.generation.generate`.
+        """Return new tokens, `(B, max_new_tokens)`, that continue each prompt, `(B, T)`.
 
-        Args:
-            ids: Prompts, `(B, T)`, of one length and at least one token.
-            max_new_tokens: Number of tokens to generate; the model's own by default.
-            options: Other options of that function; `temperature`, `top_k` and `top_p` are the model's own by default.
-
-        Returns:
-            The new tokens, `(B, max_new_tokens)`.
+        `options` are those of `lit_models.modules.generation.generate`; the model's own settings are the defaults.
 
         Raises:
             ModelError: If there is no prompt, or an option is impossible.

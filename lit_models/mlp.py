@@ -23,14 +23,7 @@ _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 class MLP(nn.Module):
     """Linear layers with activations between them.
 
-    Args:
-        in_features: Numbers in one input, whatever its shape.
-        hidden: Width of each hidden layer; without any the network is linear.
-        num_outputs: Outputs for each sample.
-        cat_cardinalities: Number of codes of each category, if the last numbers of a row are codes.
-        activation: The activation's name.
-        dropout: Share of the hidden units that are dropped in training.
-        batch_norm: Whether to normalize each hidden layer over the batch, before the activation.
+    Its arguments are those of `LitMLP`, and `num_outputs`, the outputs for each sample.
 
     Raises:
         ModelError: If a width or the dropout is impossible.
@@ -74,12 +67,12 @@ class LitMLP(LitModule):
     """A multilayer perceptron of any depth and width, for tables and for images, which it flattens.
 
     Args:
-        in_features: Numbers in one input.
+        in_features: Numbers in one input, whatever its shape.
         cat_cardinalities: Number of codes of each category, if the last numbers of a row are codes.
-        hidden: Width of each hidden layer.
+        hidden: Width of each hidden layer; without any the network is linear.
         activation: Activation between the layers.
         dropout: Share of the hidden units that are dropped in training.
-        batch_norm: Whether to normalize each hidden layer over the batch.
+        batch_norm: Whether to normalize each hidden layer over the batch, before the activation.
         kwargs: Options of `LitModule`.
     """
 

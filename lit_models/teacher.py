@@ -59,10 +59,8 @@ def check_encoding(file: str, checkpoint: Mapping[str, Any], data: LightningData
         return
     saved, names = states[0], getattr(data, "class_names", None)
     if saved.get("class_names") and names and list(saved["class_names"]) != list(names):
-        problem = (
-            f"its classes are {_listed(saved['class_names'])}, and those of these data are {_listed(names)}, in this "
-            "order"
-        )
+        own, other = _listed(names), _listed(saved["class_names"])
+        problem = f"its classes are {other}, and those of these data are {own}, in this order"
         raise ModelError(problem, "give a teacher of the same", "teacher", file)
     now = data.state_dict()
     for key in saved.keys() - NO_ENCODING:

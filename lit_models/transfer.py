@@ -15,7 +15,7 @@ from lit_models.modules.pretrained import (
     load_backbone,
     locate_weights,
     torchvision_weights,
-    trained_image_size,
+    trained_size,
 )
 
 
@@ -34,7 +34,7 @@ class LitTransfer(LitModule):
             vit_b_16, ...
         weights: `DEFAULT` or another name of torchvision's weights; a `.pth` or safetensors file; a checkpoint of a
             `LitTransfer` with this backbone; or `none`: all is then trained from the start, at one learning rate.
-        input_shape: Channels, height and width of an image.
+        input_shape: Channels (3, or 1, which is repeated), height and width of an image.
         unfreeze_epoch: The epoch, counted from 0, in which the backbone is unfrozen; by default it never is.
         backbone_lr_factor: The backbone's learning rate, as a share of the head's.
         views: Number of augmented versions of each training image whose features are cached, and used in turn by the
@@ -95,7 +95,7 @@ class LitTransfer(LitModule):
         if is_file(weights):
             locate_weights(backbone, weights)
         if weights.endswith(".ckpt"):
-            return {"image_size": trained_image_size(weights)}
+            return {"image_size": trained_size(weights)}
         return {
             "image_size": prepared.crop_size[0],
             "resize_size": prepared.resize_size[0],
@@ -172,10 +172,6 @@ class LitTransfer(LitModule):
 
         Lightning has no later hook for it: schedules take their length from the training loader, which is then fixed.
         """
-        self._load_and_extract()
-        return super().configure_optimizers()
-
-    def _load_and_extract(self) -> None:
         trainer = self.trainer
         data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
         if self.weights and not self.has_weights:
@@ -191,17 +187,15 @@ class LitTransfer(LitModule):
                 epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else self.views
                 precompute(self.extract, min(self.views, epochs), self.device)
             self.net.train()
+        return super().configure_optimizers()
 
     def on_train_start(self) -> None:
         """Freeze or unfreeze the backbone of a run that is resumed within an epoch."""
         super().on_train_start()
-        self._freeze_or_unfreeze()
+        self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
-        """Unfreeze the backbone in epoch `unfreeze_epoch`."""
-        self._freeze_or_unfreeze()
-
-    def _freeze_or_unfreeze(self) -> None:
+        """Freeze the backbone before epoch `unfreeze_epoch`, and unfreeze it from then on."""
         self.net.freeze(self.unfreeze_epoch is None or self.current_epoch < self.unfreeze_epoch)
 
     def lr_factors(self) -> dict[str, float]:

@@ -57,11 +57,7 @@ def make_backbone(name: str, input_shape: Sequence[int]) -> tuple[nn.Module, int
 
 
 def check_name(name: str) -> None:
-    """Raise an error unless torchvision has a classification network of this name.
-
-    Raises:
-        ModelError: If it has none.
-    """
+    """Raise a ModelError unless torchvision has a classification network of this name."""
     known = models.list_models(module=models)
     if name not in known:
         close = difflib.get_close_matches(name.lower(), known)
@@ -74,11 +70,7 @@ def check_name(name: str) -> None:
 class TransferNet(nn.Module):
     """A classification network of torchvision whose last layer is replaced.
 
-    Args:
-        backbone: Its name in `torchvision.models.list_models`.
-        input_shape: Channels (3, or 1, which is repeated), height and width.
-        num_outputs: Outputs for each sample.
-        dropout: Share of the features that are dropped in training.
+    Its arguments are those of `LitTransfer`, and `num_outputs`, the outputs for each sample.
 
     Raises:
         ModelError: If there is no such network, or it cannot take such images.

@@ -10,11 +10,7 @@ from lit_models.modules.transformer import GPT
 
 
 def check_sampling(max_new_tokens: int, temperature: float, top_k: int, top_p: float) -> None:
-    """Raise an error if a sampling option is impossible; see `generate`.
-
-    Raises:
-        ModelError: If a number is negative, or `top_p` is not in (0, 1].
-    """
+    """Raise a ModelError if a number is negative, or `top_p` not in (0, 1]; see `generate`."""
     check_non_negative(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k)
     if not 0 < top_p <= 1:
         raise ModelError("give a share above 0, up to 1", option="top_p", value=top_p)

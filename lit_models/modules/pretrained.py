@@ -69,7 +69,7 @@ def read_weights(backbone: str, weights: str) -> Weights:
     return Weights(state, mean, std)
 
 
-def trained_image_size(weights: str) -> int:
+def trained_size(weights: str) -> int:
     """Return the height and width of the images, in pixels, that the model of a checkpoint was trained on.
 
     Raises:

@@ -111,13 +111,7 @@ class GPT(nn.Module):
 
     It has layer norms: RMSNorm gives the same loss here, and `torch` has a fused kernel for it on GPUs only.
 
-    Args:
-        vocab_size: Number of different tokens.
-        context_length: Maximum number of tokens.
-        num_layers: Number of blocks.
-        num_heads: Attention heads of each block.
-        width: Size of a token's vector.
-        dropout: Dropout of attention, and of what each block adds.
+    Its arguments are those of `LitGPT`.
 
     Raises:
         ModelError: If a size is impossible.

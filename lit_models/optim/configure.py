@@ -12,13 +12,7 @@ from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lit_models.errors import ModelError
-from lit_models.optim.factory import (
-    fast_forward,
-    make_optimizer,
-    make_scheduler,
-    remap_optimizer_state,
-    scheduler_interval,
-)
+from lit_models.optim.factory import fast_forward, interval, make_optimizer, make_scheduler, remap_optimizer_state
 from lit_models.optim.param_groups import param_groups
 
 logger = logging.getLogger(__name__)
@@ -41,11 +35,7 @@ class OptimizerMixin(LightningModule):
         self._settings_changed = False
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimizer and the scheduler that `optimization` describes, as Lightning takes them.
-
-        Raises:
-            ModelError: If they cannot be made, or do not fit the Trainer's options.
-        """
+        """Return the optimizer and scheduler of `optimization`; raise a ModelError if they do not fit the Trainer."""
         config, trainer = self.optimization, self.trainer
         # Under a 16-bit scaler a fused optimizer unscales gradients itself, which is too late to clip them.
         fused = not (trainer.gradient_clip_val and str(trainer.precision) == "16-mixed")
@@ -75,7 +65,7 @@ class OptimizerMixin(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {
                 "scheduler": scheduler,
-                "interval": scheduler_interval(scheduler),
+                "interval": interval(scheduler),
                 # Only a plateau monitors a metric: as often as there is validation.
                 "monitor": getattr(scheduler, "monitor", monitored),
                 "frequency": trainer.check_val_every_n_epoch or 1 if isinstance(scheduler, ReduceLROnPlateau) else 1,
@@ -162,7 +152,7 @@ class OptimizerMixin(LightningModule):
         if isinstance(scheduler, LRScheduler) and not isinstance(scheduler, ReduceLROnPlateau):
             # Replay it from the start with the new settings; a plateau depends on the loss, not on time.
             scheduler.load_state_dict(copy.deepcopy(self._schedule))
-            fast_forward(scheduler, self.global_step if scheduler_interval(scheduler) == "step" else self.current_epoch)
+            fast_forward(scheduler, self.global_step if interval(scheduler) == "step" else self.current_epoch)
 
 
 def _without_params(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

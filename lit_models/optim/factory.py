@@ -7,14 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, TypeVar
 
 from torch.optim import LBFGS, Optimizer
-from torch.optim.lr_scheduler import (
-    ExponentialLR,
-    LambdaLR,
-    LRScheduler,
-    OneCycleLR,
-    ReduceLROnPlateau,
-    StepLR,
-)
+from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from lit_models.addresses import find_class
 from lit_models.errors import ModelError
@@ -211,7 +204,7 @@ def fast_forward(scheduler: LRScheduler, count: int) -> None:
     """Move a schedule from its start to where it is after `count` steps or epochs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch misses the optimizer's steps, which were in another run
-        if scheduler_interval(scheduler) == "step":
+        if interval(scheduler) == "step":
             scheduler.last_epoch = count - 1
             scheduler.step()
         else:
@@ -219,7 +212,7 @@ def fast_forward(scheduler: LRScheduler, count: int) -> None:
                 scheduler.step()
 
 
-def scheduler_interval(scheduler: LRScheduler) -> Literal["step", "epoch"]:
+def interval(scheduler: LRScheduler) -> Literal["step", "epoch"]:
     """Return whether a schedule changes with every step or every epoch."""
     return "step" if type(scheduler).__name__ in ("OneCycleLR", "CyclicLR", "LambdaLR") else "epoch"
 

@@ -1,22 +1,18 @@
-"""Networks of torchvision without their last layer, and what they have learned."""
+"""Networks of torchvision without their last layer."""
 
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 from torchvision import models
 
-from lit_models import LitTransfer, ModelError
+from lit_models import ModelError
 from lit_models.modules.backbones import make_backbone
-from lit_models.modules.pretrained import FILES, is_file, read_weights, torchvision_weights
+from lit_models.modules.pretrained import torchvision_weights
 
 NAMES = models.list_models(module=models)
-IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 SIZES = {"inception_v3": 299}
 # Features that the networks of a family have; of most, the head has them as its in_features.
 FEATURES = {
@@ -28,10 +24,7 @@ FEATURES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+pytestmark = pytest.mark.usefixtures("torch_home")
 
 
 @pytest.fixture
@@ -168,127 +161,3 @@ def test_an_unknown_network_is_refused_with_a_hint(name: str, hint: str) -> None
             ask()
         assert hint in str(refused.value)
         assert len(str(refused.value)) < 200
-
-
-# Weights
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_published_weights_say_all_that_is_needed_of_them(name: str) -> None:
-    known = torchvision_weights(name, "DEFAULT")
-    prepared = known.transforms()
-    assert len(prepared.mean) == len(prepared.std) == 3
-    assert len(prepared.crop_size) == len(prepared.resize_size) == 1
-    assert re.fullmatch(
-        r".+-[0-9a-f]{8,}\.pth", known.url.rpartition("/")[2]
-    )  # digits of a hash, checked after loading
-
-
-@pytest.mark.parametrize(
-    "weights", ["DEFAULT", "IMAGENET1K_V1", "ResNet18_Weights.IMAGENET1K_V1", "ResNet18_Weights.DEFAULT"]
-)
-def test_published_weights_go_by_any_of_their_names(weights: str) -> None:
-    assert torchvision_weights("resnet18", weights) is models.ResNet18_Weights.IMAGENET1K_V1
-
-
-@pytest.mark.parametrize("weights", ["IMAGENET1K_V9", "default", "", "resnet18"])
-def test_unknown_ones_are_refused_with_those_that_there_are(weights: str) -> None:
-    with pytest.raises(ModelError, match=rf"^weights='{weights}': resnet18 has IMAGENET1K_V1, DEFAULT") as error:
-        torchvision_weights("resnet18", weights)
-    assert "a file that ends in .pth" in str(error.value)
-
-
-@pytest.mark.parametrize("ending", FILES)
-def test_a_file_goes_by_its_ending(ending: str) -> None:
-    assert is_file(f"some/where{ending}")
-    assert torchvision_weights("resnet18", f"some/where{ending}") is models.ResNet18_Weights.DEFAULT
-    assert not is_file("DEFAULT")
-
-
-def _write(path: Path, state: dict[str, Tensor]) -> str:
-    if path.suffix == ".safetensors":
-        save_file({key: value.clone() for key, value in state.items()}, path)
-    else:
-        torch.save(state, path)
-    return str(path)
-
-
-@pytest.mark.parametrize("file", ["w.pth", "w.pt", "w.bin", "w.safetensors"])
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
-def test_weights_are_read_as_they_are_whatever_wraps_their_names(tmp_path: Path, file: str, prefix: str) -> None:
-    state = {"fc.weight": torch.randn(2, 3), "conv1.weight": torch.randn(4, 5)}
-    path = _write(tmp_path / file, {prefix + key: value for key, value in state.items()})
-    found = read_weights("resnet18", path)
-    torch.testing.assert_close(dict(found.state), state, rtol=0, atol=0)
-    for values, expected in zip((found.mean, found.std), IMAGENET, strict=True):
-        torch.testing.assert_close(values, torch.tensor(expected).view(3, 1, 1))
-
-
-def test_a_file_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    torch.save({"conv1.weight": torch.ones(2)}, tmp_path / "w.pth")
-    assert read_weights("resnet18", "~/w.pth").state["conv1.weight"].equal(torch.ones(2))
-    assert LitTransfer.preprocessing("resnet18", "~/w.pth")["image_size"] == 224
-
-
-@pytest.mark.parametrize("key", ["state_dict", "model"])
-def test_weights_are_found_beside_other_things(tmp_path: Path, key: str) -> None:
-    state = {"conv1.weight": torch.randn(4, 5)}
-    torch.save({key: {**state, "names": "none"}, "epoch": 3, "optimizer": {"lr": 0.1}}, tmp_path / "w.pth")
-    torch.testing.assert_close(dict(read_weights("resnet18", str(tmp_path / "w.pth")).state), state)
-
-
-@pytest.mark.parametrize(
-    ("name", "ending"),
-    [
-        ("resnet18", ".pth"),
-        ("resnet18", ".safetensors"),
-        ("densenet121", ".pth"),
-        ("mnasnet0_5", ".pth"),
-        ("mnasnet0_5", ".safetensors"),
-        ("vit_b_32", ".pth"),
-    ],
-)
-def test_files_are_read_as_torchvision_published_them(tmp_path: Path, name: str, ending: str) -> None:
-    """Before 2019 batch norms counted nothing, DenseNets had points in their names, ViTs' perceptrons had others."""
-    whole = models.get_model(name, weights=None)
-    state = {
-        re.sub(r"(denselayer\d+\.(?:norm|relu|conv))([12])\.", r"\1.\2.", key)
-        .replace("mlp.0.", "mlp.linear_1.")
-        .replace("mlp.3.", "mlp.linear_2."): value + 1
-        for key, value in whole.state_dict().items()
-        if not key.endswith("num_batches_tracked")
-    }
-    assert state.keys() != whole.state_dict().keys()
-    model = LitTransfer(name, _write(tmp_path / f"w{ending}", state), (3, 224, 224))
-    model.load_weights()
-    for key, value in model.net.backbone.state_dict().items():
-        if not key.endswith("num_batches_tracked"):
-            torch.testing.assert_close(value, whole.state_dict()[key] + 1, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [[torch.zeros(3)], torch.zeros(3), None, 5, "text"],
-    ids=["list", "tensor", "none", "number", "text"],
-)
-def test_what_is_no_dictionary_is_refused(tmp_path: Path, content: object) -> None:
-    torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(ModelError, match="no weights can be read from"):
-        read_weights("resnet18", str(tmp_path / "w.pth"))
-
-
-class Harmful:
-    """Runs code when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Make a file."""
-        return (Path("harm").touch, ())
-
-
-def test_a_file_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"conv1.weight": torch.zeros(1), "more": Harmful()}, "w.pth")
-    with pytest.raises(ModelError, match="no weights can be read from"):
-        read_weights("resnet18", "w.pth")
-    assert not Path("harm").exists()

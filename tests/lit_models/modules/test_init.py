@@ -3,15 +3,17 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lit_models import LitGPT, LitLeNet, LitMLP, LitModule
+from datamodules import DigitsDataModule
+from lit_models import LitGPT, LitLeNet, LitMLP, LitModule, LitSiamese, ModelError
 from lit_models.modules.init import InitName, Nonlinearity, initialize_weights
 from tests.helpers.front_door import Run
+from tests.helpers.trainers import quiet_trainer
 
 SCALED: list[InitName] = ["kaiming_uniform", "kaiming_normal", "xavier_uniform", "xavier_normal"]
 
@@ -171,5 +173,26 @@ def test_every_scheme_suits_every_kind_of_network(cls: type[LitModule], scheme: 
     assert model(model.example_input_array).isfinite().all()
 
 
-def test_a_scheme_that_is_none_is_said(mistake: Callable[[str], str]) -> None:
+class Forgetful(LitModule):
+    """A user's model that does not call `initialize`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, self.num_outputs))
+
+
+def test_a_scheme_that_a_model_never_applies_is_refused() -> None:
+    quiet_trainer(limit_train_batches=1).fit(Forgetful(), DigitsDataModule())
+    with pytest.raises(ModelError, match=r"^init='orthogonal': Forgetful ignores it; call self\.initialize\(\)"):
+        quiet_trainer(limit_train_batches=1).fit(Forgetful(init="orthogonal"), DigitsDataModule())
+
+
+def test_the_scheme_applies_to_inner_models_too() -> None:
+    model = LitSiamese("LitMLP", {"hidden": [4]}, in_features=4, init="constant")
+    weights = [p for name, p in model.named_parameters() if name.endswith("weight")]
+    assert len(weights) == 2
+    assert all((weight == 0.01).all() for weight in weights)
+
+
+def test_an_unknown_scheme_is_refused(mistake: Callable[[str], str]) -> None:
     assert "--model.init" in mistake("--model.init kaiming")

@@ -1,8 +1,10 @@
-"""Shift and scale by statistics that travel with the model."""
+"""Normalization, and the keys that older checkpoints have for it."""
 
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lit_models import LitDistiller, LitGPT, LitLinearRegression, LitMLP, LitModule, LitSiamese
 from lit_models.modules.normalization import Normalization
 
 
@@ -64,3 +66,32 @@ def test_loading_does_not_touch_the_state_that_is_loaded() -> None:
 def test_the_statistics_are_no_parameters() -> None:
     assert list(Normalization().parameters()) == []
     assert Normalization().state_dict().keys() == {"mean", "std", "is_set"}
+
+
+def _as_older(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state with the keys of older versions."""
+    return {key.replace("normalization.", "standardize."): value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("make", "keys"),
+    [
+        (lambda: LitMLP(4, [3]), {"standardize.mean"}),
+        (lambda: LitLinearRegression(4), {"standardize.mean", "task.standardize.std"}),
+        (lambda: LitSiamese("LitMLP", in_features=4), {"standardize.mean", "net.standardize.is_set"}),
+        (lambda: LitDistiller(in_features=4), {"standardize.mean", "net.standardize.mean"}),
+        (lambda: LitGPT(5, 4, 1, 1, 8), {"standardize.mean"}),
+    ],
+    ids=["model", "regression", "siamese", "distiller", "gpt"],
+)
+def test_older_checkpoints_load(make: type[LitModule], keys: set[str]) -> None:
+    saved, fresh = make(), make()
+    for module in saved.modules():
+        if isinstance(module, Normalization):
+            module.set(torch.full((4,), 3.0), torch.full((4,), 2.0))
+    older = _as_older(saved.state_dict())
+    assert keys <= older.keys()
+    assert not [key for key in older if "normalization" in key]
+    fresh.load_state_dict(older, strict=True)
+    torch.testing.assert_close(fresh.state_dict(), saved.state_dict(), rtol=0, atol=0)
+    fresh.load_state_dict(saved.state_dict(), strict=True)  # and so does a new one

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from lit_models.modules.transformer import GPT, Attention, KVCache, apply_rotary_emb
 
@@ -84,3 +85,13 @@ def test_a_new_network_knows_nothing() -> None:
     assert torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.randint(50, (128,))).item() == pytest.approx(
         math.log(50), abs=0.15
     )
+
+
+@pytest.mark.parametrize("prefix", ["", "net."])
+def test_older_checkpoints_have_another_name_for_the_head(prefix: str) -> None:
+    saved, fresh = GPT(5, 4, 1, 1, 8), GPT(5, 4, 1, 1, 8)
+    older = {prefix + key.replace("lm_head.", "head."): value for key, value in saved.state_dict().items()}
+    assert f"{prefix}head.weight" in older
+    (nn.ModuleDict({"net": fresh}) if prefix else fresh).load_state_dict(older, strict=True)
+    torch.testing.assert_close(fresh.state_dict(), saved.state_dict(), rtol=0, atol=0)
+    assert fresh.lm_head.weight is fresh.embedding.weight

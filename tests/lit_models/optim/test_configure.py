@@ -307,9 +307,9 @@ def test_a_batch_counts_once_however_often_it_is_evaluated() -> None:
     calls: list[float] = []
     loss = model.task.loss
 
-    def count(scores: Tensor, y: Tensor) -> Tensor:
-        calls.append(float(loss(scores, y).detach()))
-        return loss(scores, y)
+    def count(outputs: Tensor, y: Tensor) -> Tensor:
+        calls.append(float(loss(outputs, y).detach()))
+        return loss(outputs, y)
 
     model.task.loss = count  # type: ignore[method-assign]
     trainer = quiet_trainer(max_epochs=1, log_every_n_steps=1)

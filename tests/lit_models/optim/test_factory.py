@@ -14,10 +14,10 @@ from lit_models.errors import ModelError
 from lit_models.optim.factory import (
     OptimizerName,
     SchedulerName,
+    interval,
     make_optimizer,
     make_scheduler,
     remap_optimizer_state,
-    scheduler_interval,
 )
 
 OWN: dict[str, Any] = {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.01}  # what every model gives
@@ -172,7 +172,7 @@ def test_a_one_cycle_by_its_class_is_as_long_as_the_training_unless_told(
     [("one-cycle", True), ("cosine", True), ("plateau", False), ("step", False), ("exponential", False)],
 )
 def test_which_schedules_count_steps(net: nn.Module, name: SchedulerName, by_step: bool) -> None:
-    assert (scheduler_interval(make_scheduler(name, _make(net, "SGD"), 10)) == "step") is by_step
+    assert (interval(make_scheduler(name, _make(net, "SGD"), 10)) == "step") is by_step
 
 
 def test_values_that_cannot_be_are_said(net: nn.Module) -> None:
