@@ -11,6 +11,7 @@ import yaml
 from lightning.pytorch import Trainer, loggers
 
 from kindling import callbacks
+from kindling.checkpoints import public_address
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 CROSS_VALIDATE = "cross_validate"  # a fit for each fold
@@ -41,12 +42,6 @@ def expand(args: list[str]) -> list[str]:
 def _is_of_trainer(arg: str) -> bool:
     match = re.match(r"--(\w+)(?=[.=+]|$)", arg)
     return match is not None and match[1] in TRAINER_FLAGS
-
-
-def public_address(path: str) -> str:
-    """Return the address by which a class is known today, from one that an older configuration may have."""
-    name = path.rpartition(".")[2]
-    return f"kindling.callbacks.{name}" if path.startswith("callbacks.") and name in callbacks.__all__ else path
 
 
 def value_of(flag: str, args: list[str]) -> str | None:

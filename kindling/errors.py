@@ -46,7 +46,7 @@ def _is_refusal(error: BaseException) -> bool:
 
 
 def _blamed(error: BaseException, text: str, args: Sequence[str]) -> str:
-    """Return the text of an error of Lightning or torch, which begins with the flag that it is about, if one is found."""
+    """Return the text of an error of Lightning or torch, behind the flag that it is about, if one is found."""
     if isinstance(error, ZeroDivisionError):
         source = traceback.extract_tb(error.__traceback__)[-1].line or ""
         return "".join(f"--{name} 0: " for name in TRAINER_FLAGS if f".{name}" in source) + text

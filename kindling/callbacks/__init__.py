@@ -1,4 +1,4 @@
-"""What watches a model learn: Lightning callbacks that save, stop, show and write."""
+"""Lightning callbacks: checkpoints, progress, random states, figures in TensorBoard, and prediction files."""
 
 from kindling.callbacks.checkpoints import BestCheckpoint, EarlyStopping, LastCheckpoint
 from kindling.callbacks.layer_statistics import LayerStatistics

@@ -1,4 +1,4 @@
-"""How signals and gradients fare on their way through a network, layer by layer."""
+"""Statistics of activations and gradients, layer by layer."""
 
 from functools import partial
 from typing import Any
@@ -12,17 +12,17 @@ from torch.utils.hooks import RemovableHandle
 
 
 class LayerStatistics(Callback):
-    """Records what each layer gives and how steep the loss is in its weights, so that a bad start can be seen.
+    """Logs statistics of each layer's output and gradient, which show bad initial weights.
 
-    Of every layer with weights and every activation: mean and standard deviation of its output, and the share that is
-    exactly 0; of every layer with weights: the norm of its gradient, before it is clipped. A spread that shrinks or
-    grows with depth tells of initial weights that are too small or too large, and zeros of units that are dead.
+    For every layer with weights and every activation: mean and standard deviation of its output, and the share of
+    exact zeros. For every layer with weights: the norm of its gradient before clipping. A standard deviation that
+    shrinks or grows with depth shows initial weights that are too small or too large; zeros show dead units.
 
-    It looks at the first step and then at each that the Trainer's `log_every_n_steps` logs, on the first process alone;
-    other steps cost nothing. A compiled network shows its gradients only.
+    Measures the first step and then each that the Trainer's `log_every_n_steps` logs, on rank 0 only; other steps cost
+    nothing, and 0 measures none. Of a compiled network only gradients are seen.
 
     Attributes:
-        latest: Of each layer, by its name, what was seen last: `mean`, `std`, `zeros` and `gradient`, where it has one.
+        latest: The last measurement of each layer, by its name: `mean`, `std`, `zeros` and, if it has one, `gradient`.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class LayerStatistics(Callback):
         self._hooks: list[RemovableHandle] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ANN401  # Lightning's signature
-        """Begin to watch, if this step is one that is logged."""
+        """Register the hooks, if this step is logged."""
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it without a type
         if self._hooks or not every or trainer.global_step % every or not trainer.is_global_zero:
             return
@@ -41,25 +41,25 @@ class LayerStatistics(Callback):
                 self._hooks.append(layer.register_forward_hook(partial(self._watch, name)))
 
     def _watch(self, name: str, layer: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ANN401  # torch's signature
-        first = output[0] if isinstance(output, tuple) else output  # of a recurrent layer, what it gives, not its state
+        first = output[0] if isinstance(output, tuple) else output  # a recurrent layer also returns its state
         values = first.detach().float()
         self._seen[name, "mean"] = values.mean()
         self._seen[name, "std"] = values.std()
         self._seen[name, "zeros"] = (values == 0).float().mean()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Look at the gradients, write all down, and watch no longer."""
+        """Measure the gradients, log all statistics and remove the hooks."""
         if not self._hooks:
             return
-        self._forget()
-        # A fused optimizer gets gradients as the scaler of 16 bits left them, and divides them in its own step.
+        self._remove_hooks()
+        # With 16-bit precision a fused optimizer gets scaled gradients, and unscales them in its own step.
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         scale = scaler.get_scale() if scaler and getattr(optimizer, "_step_supports_amp_scaling", False) else 1
         for name, layer in pl_module.named_modules():
             gradients = [p.grad.detach() for p in layer.parameters(recurse=False) if p.grad is not None]
             if gradients:
                 self._seen[name, "gradient"] = torch.stack([g.float().norm() for g in gradients]).norm() / scale
-        numbers = torch.stack(list(self._seen.values())).tolist()  # a GPU is waited for once
+        numbers = torch.stack(list(self._seen.values())).tolist()  # one GPU sync
         self.latest = {name: {} for name, _ in self._seen}
         for (name, statistic), number in zip(self._seen, numbers, strict=True):
             self.latest[name][statistic] = number
@@ -69,14 +69,14 @@ class LayerStatistics(Callback):
         self._seen = {}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Watch no longer."""
-        self._forget()
+        """Remove the hooks."""
+        self._remove_hooks()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Watch no longer, whatever step was the last."""
-        self._forget()
+        """Remove the hooks if the last step left any."""
+        self._remove_hooks()
 
-    def _forget(self) -> None:
+    def _remove_hooks(self) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []

@@ -1,4 +1,4 @@
-"""What a classifier of pictures gets most wrong, to be looked at."""
+"""The images that a classifier gets wrong with the most confidence."""
 
 from pathlib import Path
 from typing import Any
@@ -9,45 +9,39 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kindling.callbacks.writer import open_writer
+from kindling.callbacks.writer import class_name, open_writer
 
-# Pixels of a picture, of what is written below it and of what is left free, and pictures in a row.
+# Pixels: the side of an image, the height of its caption, the gap around both. Images in a row.
 CELL, CAPTION, GAP, COLUMNS = 160, 28, 4, 4
 
 
 class MistakeGrid(Callback):
-    """Shows TensorBoard, after each test, the pictures that were wrongly classified with the most confidence.
+    """Logs to TensorBoard, after each test, the misclassified images with the highest confidence.
 
-    In a distributed test they are those of the first process.
+    In a distributed test they are those of rank 0.
 
     Args:
         log_dir: Where TensorBoard's events go if the Trainer has no logger of its own; None for nowhere.
-        count: How many pictures at most.
+        count: The largest number of images.
     """
 
     def __init__(self, log_dir: str | Path | None = None, count: int = 16) -> None:
         self.log_dir = log_dir
         self.count = count
-        self._worst: list[Tensor] = []  # confidence, prediction, label, each `(n,)`, and pictures `(n, C, H, W)`
+        self._worst: list[Tensor] = []  # confidence, prediction, label, each `(n,)`, and images `(n, C, H, W)`
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
+        """Forget the previous test."""
         self._worst = []
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401  # Lightning's signature
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, *args: Any
     ) -> None:
         """Keep the worst mistakes so far."""
         if not (isinstance(batch, (tuple, list)) and isinstance(outputs, Tensor) and trainer.is_global_zero):
             return
         x, y = batch
-        # Neither pictures, nor classes, nor what a model of another kind may give.
+        # Skip what is not images with class labels, and what models of other kinds return.
         if x.ndim != 4 or x.shape[1] not in (1, 3) or y.is_floating_point() or len(y) != y.numel():
             return
         if getattr(pl_module, "is_embedding", False):
@@ -65,14 +59,13 @@ class MistakeGrid(Callback):
         self._worst = found
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw them."""
+        """Draw the grid and log it."""
         if not self._worst or not self._worst[0].any():
             return
         wrong = self._worst[0] > 0
         confidence, prediction, label, x = (values[wrong].cpu() for values in self._worst)
-        names = getattr(trainer.datamodule, "class_names", None) or []  # type: ignore[attr-defined]
         captions = [
-            (f"{share:.2f} {_name(names, guess)}", f"is {_name(names, truth)}")
+            (f"{share:.2f} {class_name(trainer, guess)}", f"is {class_name(trainer, truth)}")
             for guess, share, truth in zip(prediction.tolist(), confidence.tolist(), label.tolist(), strict=True)
         ]
         grid = draw(x, captions)
@@ -87,19 +80,15 @@ def _top(found: list[Tensor], count: int) -> list[Tensor]:
     return [values[best] for values in found]
 
 
-def _name(names: list[str], index: int) -> str:
-    return names[index] if index < len(names) else str(index)
-
-
 def draw(x: Tensor, captions: list[tuple[str, str]]) -> NDArray[np.uint8]:
-    """Lay pictures out in rows, each with two lines below it.
+    """Draw images as a grid, each with a caption of two lines below it.
 
     Args:
-        x: The pictures, `(n, C, H, W)`, uint8, or floating-point from 0 to 1; of 1 or 3 channels.
-        captions: Two lines for each.
+        x: The images, `(n, C, H, W)`, uint8, or floating-point from 0 to 1; of 1 or 3 channels.
+        captions: Two lines for each image.
 
     Returns:
-        One picture, `(height, width, 3)`.
+        One image, `(height, width, 3)`.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -113,7 +102,7 @@ def draw(x: Tensor, captions: list[tuple[str, str]]) -> NDArray[np.uint8]:
     for place, (cell, lines) in enumerate(zip(cells, captions, strict=True)):
         left, top = place % COLUMNS * width, place // COLUMNS * height
         small = Image.fromarray(cell)
-        # Few pixels are shown as they are, many are smoothed.
+        # Enlarged pixels stay sharp; a reduced image is smoothed.
         how = Image.Resampling.NEAREST if max(small.size) < CELL else Image.Resampling.BILINEAR
         small = small.resize([max(1, side * CELL // max(small.size)) for side in small.size], how)
         sheet.paste(small, (left, top))

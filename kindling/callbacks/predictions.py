@@ -1,4 +1,4 @@
-"""Predictions as a file that a person, or a spreadsheet, can read."""
+"""Predictions as a CSV file."""
 
 import csv
 import itertools
@@ -12,16 +12,16 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-ROWS = 4096  # that are decoded at a time, of predictions that were kept
+ROWS = 4096  # decoded at a time, of predictions kept until the end
 
 
 class PredictionWriter(Callback):
-    """Writes one row for each input, in their order: its key, if it has one, and what `decode` makes of the prediction.
+    """Writes a CSV with one row for each input, in input order: its key, if it has one, and its decoded prediction.
 
-    That is the model's, if it has one, or else the data's.
+    The model's `decode` is used if it has one, else the data module's.
 
-    Rows are written as they come, into a file that takes its place when it is complete. Where the data are predicted in
-    another order than their own, and say so by `prediction_order`, the predictions are kept until the end.
+    Rows are written to a temporary file, which replaces `path` when it is complete. If the data module's
+    `prediction_order` says that inputs are predicted in another order, predictions are kept until the end.
 
     Args:
         path: The CSV file; it is replaced.
@@ -37,7 +37,7 @@ class PredictionWriter(Callback):
         self._rows = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse several processes, each of which would have only its share of the rows.
+        """Check that there is one process: with several, each would have only its share of the rows.
 
         Raises:
             MisconfigurationException: If there is more than one process.
@@ -49,8 +49,8 @@ class PredictionWriter(Callback):
         """Open the file."""
         data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
         self._keys = data.row_keys() if hasattr(data, "row_keys") else {}
-        # A model whose outputs are none that data know says itself what they are.
-        self._decode = getattr(pl_module, "decode", getattr(data, "decode", _as_it_is))
+        # A model with outputs of its own kind (texts, similarities) decodes them itself.
+        self._decode = getattr(pl_module, "decode", getattr(data, "decode", _undecoded))
         self._order = getattr(data, "prediction_order", None)
         self._kept = []
         self._rows = 0
@@ -58,15 +58,10 @@ class PredictionWriter(Callback):
         self._file = self._part.open("w", newline="", encoding="utf-8")
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401  # Lightning's signature
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, *args: Any, **kwargs: Any
     ) -> None:
         """Decode a batch of predictions and write it, or keep it."""
+        assert isinstance(outputs, Tensor)
         values = outputs.float() if outputs.is_floating_point() else outputs  # NumPy knows no bfloat16
         if self._order is None:
             self._write(values.cpu())
@@ -85,7 +80,7 @@ class PredictionWriter(Callback):
         self._rows += size
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what was kept, and put the file in its place."""
+        """Write the predictions that were kept, and move the file to `path`."""
         assert self._file is not None
         if self._order is not None and self._kept:
             self._write_kept(self._order)
@@ -96,18 +91,18 @@ class PredictionWriter(Callback):
     def _write_kept(self, order: Tensor) -> None:
         outputs = torch.cat(self._kept)
         self._kept = []
-        rows, places = order[: len(outputs)].sort()  # a run may have been limited to some batches
+        rows, places = order[: len(outputs)].sort()  # limit_predict_batches may have left out some
         predicted = torch.zeros(len(order), dtype=torch.bool).index_fill_(0, rows, True).tolist()
         self._keys = {name: itertools.compress(values, predicted) for name, values in self._keys.items()}
         for some in places.split(ROWS):
             self._write(outputs[some])
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Remove what is incomplete."""
+        """Remove the incomplete file."""
         if self._file is not None:
             self._file.close()
             self._part.unlink(missing_ok=True)
 
 
-def _as_it_is(outputs: Tensor) -> dict[str, list[Any]]:
+def _undecoded(outputs: Tensor) -> dict[str, list[Any]]:
     return {"prediction": outputs.tolist()}

@@ -5,119 +5,88 @@ import time
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch import callbacks as stock
-from tqdm import tqdm
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 
-class ProgressBar(stock.ProgressBar):
-    """One line an epoch with its metrics; in a terminal, also a bar that moves and then goes away.
+class ProgressBar(TQDMProgressBar):
+    """Prints one line an epoch with its metrics; in a terminal, also shows Lightning's bar until the epoch ends.
 
-    Epochs that take less than `interval` are not all reported: the last one always is.
+    Unlike Lightning's, the bar shows no metrics, which would force a GPU sync each step. It is drawn on stderr, at most
+    ten times a second.
 
     Args:
-        interval: Least time between two lines, in seconds.
+        interval: Least time between two lines, in seconds; the last epoch's line is always printed.
     """
 
     def __init__(self, interval: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(leave=True)  # a new bar each epoch
         self.interval = interval
-        self._enabled = True
-        self._bar: tqdm[Any] | None = None
-        self._epoch = ""  # what the finished epoch's line begins with, until it is printed
+        self._epoch = ""  # how the line of the epoch just finished starts, until it is printed
         self._started = 0.0
-        self._printed = -float("inf")
+        self._printed = self._moved = -float("inf")
 
-    def enable(self) -> None:
-        """Show progress."""
-        self._enabled = True
+    def init_train_tqdm(self) -> Tqdm:
+        """Make the bar of an epoch."""
+        return self._make(_count(self.trainer))
 
-    def disable(self) -> None:
-        """Show nothing; Lightning calls this on all processes but the first."""
-        self._enabled = False
+    def init_validation_tqdm(self) -> Tqdm:
+        """Make the bar of `validate`; a validation while fitting has none of its own."""
+        return self._make("validate") if self.trainer.state.fn == "validate" else Tqdm(disable=True)
+
+    init_sanity_tqdm = init_validation_tqdm
+
+    def init_test_tqdm(self) -> Tqdm:
+        """Make the bar of `test`."""
+        return self._make("test")
+
+    def init_predict_tqdm(self) -> Tqdm:
+        """Make the bar of `predict`."""
+        return self._make("predict")
+
+    def _make(self, title: str) -> Tqdm:
+        disable = self.is_disabled or not sys.stderr.isatty()
+        return _Bar(desc=title, disable=disable, leave=False, file=sys.stderr)
+
+    def _should_update(self, current: int, total: int) -> bool:
+        now = time.monotonic()
+        if now - self._moved < 0.1:
+            return False
+        self._moved = now
+        return True
+
+    def get_metrics(self, *args: Any) -> dict[str, Any]:
+        """Return no metrics for the bar: reading one from a GPU would force a sync."""
+        return {}
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print without breaking the bar."""
-        if self._enabled:
-            tqdm.write(" ".join(map(str, args)), file=sys.stdout)
+        if self.is_enabled:
+            Tqdm.write(" ".join(map(str, args)), file=sys.stdout)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, *args: Any) -> None:
         """Start the clock."""
         self._started = time.monotonic()
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report the epoch before, whose metrics are complete only now, and open a bar."""
+    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
+        """Report the previous epoch, whose metrics are complete only now, and open a bar."""
         self._report(trainer)
-        self._open(_count(trainer), trainer.num_training_batches)
-
-    def on_train_batch_end(self, *args: object) -> None:
-        """Move the bar."""
-        self._advance()
+        super().on_train_epoch_start(trainer, *args)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar."""
-        self._close()
+        super().on_train_epoch_end(trainer, pl_module)
         self._epoch = _count(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, *args: Any) -> None:
         """Report the last epoch."""
         self._report(trainer, last=True)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open a bar, unless the validation belongs to a training, which has one."""
-        if trainer.state.fn == "validate":
-            self._open("validate", sum(trainer.num_val_batches))
-
-    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Move the bar."""
-        if trainer.state.fn == "validate":
-            self._advance()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the bar."""
-        if trainer.state.fn == "validate":
-            self._close()
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open a bar."""
-        self._open("test", sum(trainer.num_test_batches))
-
-    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Move the bar."""
-        self._advance()
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the bar."""
-        self._close()
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open a bar."""
-        self._open("predict", sum(trainer.num_predict_batches))
-
-    def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Move the bar."""
-        self._advance()
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the bar."""
-        self._close()
-
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave no half-drawn bar."""
-        self._close()
-
-    def _open(self, title: str, total: float) -> None:
-        self._close()
-        if self._enabled and sys.stderr.isatty():
-            self._bar = tqdm(desc=title, total=total if total < float("inf") else None, leave=False, file=sys.stderr)
-
-    def _advance(self) -> None:
-        if self._bar is not None:
-            self._bar.update()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        """Close every bar, so that none is left half drawn."""
+        for bar in vars(self).values():
+            if isinstance(bar, Tqdm):
+                bar.close()
 
     def _report(self, trainer: Trainer, last: bool = False) -> None:
         now = time.monotonic()
@@ -127,6 +96,11 @@ class ProgressBar(stock.ProgressBar):
         values = "  ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items(), key=_training_first))
         self.print(f"{self._epoch}  {values}  {now - self._started:.0f} s")
         self._epoch, self._printed = "", now
+
+
+class _Bar(Tqdm):
+    def set_description(self, *args: Any) -> None:
+        """Keep the title; Lightning would set its own."""
 
 
 def _is_of_an_epoch(name: str) -> bool:

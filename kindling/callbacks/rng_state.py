@@ -1,4 +1,4 @@
-"""Random numbers that go on after an interruption as if there had been none."""
+"""States of the random number generators in checkpoints, so that a resumed run draws the same numbers."""
 
 import random
 from typing import Any
@@ -9,9 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class RNGState(Callback):
-    """Keeps the states of all random number generators in every checkpoint, and restores them when training resumes.
+    """Saves the states of all random number generators in every checkpoint and restores them when training resumes.
 
-    The order of the batches is not among them: data modules derive it from their own seed and the epoch.
+    The order of the batches does not depend on them: data modules derive it from their own seed and the epoch.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class RNGState(Callback):
 
     @property
     def state_key(self) -> str:
-        """The key of this callback's state in a checkpoint, which older ones have too."""
+        """The key of this callback's state in a checkpoint, the same in older checkpoints."""
         return "RandomState"
 
     def state_dict(self) -> dict[str, Any]:
@@ -33,11 +33,11 @@ class RNGState(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the states until training starts: building loaders and checking sanity also draw numbers."""
+        """Keep the states until training starts: building loaders and the sanity check also draw numbers."""
         self._saved = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the states of the checkpoint that is resumed."""
+        """Restore the states from the checkpoint."""
         if self._saved is None:
             return
         version, numbers, gauss = self._saved["python"]

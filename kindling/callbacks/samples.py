@@ -1,4 +1,4 @@
-"""What a language model writes while it learns."""
+"""Texts that a language model generates while it is trained."""
 
 import html
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from datamodules import DataError
 
-SEED = 0  # of each sample, so that what changes is the model
+SEED = 0  # of each sample, so that samples differ only by the model
 
 
 class TextSamples(Callback):
-    """Has a language model go on with prompts after each validation and at the end, where the first is printed.
+    """Logs to TensorBoard how a language model continues prompts, after each validation and at the end of training.
 
-    TensorBoard shows all of them. Models that cannot generate, and data that cannot encode a text, are left alone.
+    The first one is also printed at the end. Models without `generate` and data without prompts are skipped.
 
     Args:
-        prompts: What to begin with, one text or several, encoded and decoded by the data; by default a new line.
-        length: How many tokens to write.
+        prompts: One text or several, encoded and decoded by the data module; by default a new line.
+        length: How many tokens to generate.
 
     Raises:
-        MisconfigurationException: If that is none.
+        MisconfigurationException: If `length` is less than 1.
     """
 
     def __init__(self, prompts: Sequence[str] | str = (), length: int = 200) -> None:
@@ -33,26 +33,26 @@ class TextSamples(Callback):
             raise MisconfigurationException(f"--samples.length {length}: give a number of tokens, 1 or more.")
         self.prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         self.length = length
-        self._begun: list[tuple[str, torch.Tensor]] = []  # prompts as texts and as tokens, `(T,)`
+        self._prompts: list[tuple[str, torch.Tensor]] = []  # texts, and their tokens, `(T,)`
         self._samples: list[str] = []
-        self._step = -1  # at which they were written
+        self._step = -1  # at which the samples were generated
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Encode the prompts: what is wrong with one is found before training."""
+        """Encode the prompts, so that a bad one is found before training."""
         if stage != "fit":
             return
-        self._begun, self._samples, self._step = [], [], -1
+        self._prompts, self._samples, self._step = [], [], -1
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
         if not (hasattr(pl_module, "generate") and hasattr(data, "default_prompt")):
             return
         for prompt in self.prompts or [data.default_prompt]:
             try:
-                self._begun.append((prompt, data.encode(prompt)))
+                self._prompts.append((prompt, data.encode(prompt)))
             except DataError as error:
                 raise DataError(f"--samples.prompts: {error.problem}", error.remedy) from error
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what the model is capable of now."""
+        """Log the samples of the model as it is now."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._write(trainer, pl_module)
 
@@ -63,32 +63,32 @@ class TextSamples(Callback):
             print(f"sample after {trainer.global_step:,} steps:\n{self._samples[0]}")
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # A model whose parameters are divided among processes writes nothing: all of them would have to take part.
+        # With sharded parameters nothing is generated: all processes would have to take part.
         whole = trainer.world_size == 1 or type(trainer.strategy) is DDPStrategy
-        if not (self._begun and whole and trainer.is_global_zero) or self._step == trainer.global_step:
+        if not (self._prompts and whole and trainer.is_global_zero) or self._step == trainer.global_step:
             return
         self._step = trainer.global_step
         self._samples = self._generate(trainer, pl_module)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for number, sample in enumerate(self._samples):
-                    logger.experiment.add_text(f"samples/{number}", as_written(sample), trainer.global_step)
+                    logger.experiment.add_text(f"samples/{number}", preformatted(sample), trainer.global_step)
 
     def _generate(self, trainer: Trainer, pl_module: LightningModule) -> list[str]:
         model: Any = pl_module
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         texts = []
-        for prompt, ids in self._begun:
+        for prompt, ids in self._prompts:
             generator = torch.Generator(pl_module.device).manual_seed(SEED)
             try:
                 new = model.generate(ids[None].to(pl_module.device), self.length, generator=generator)
-            except FloatingPointError:  # the model has diverged; early stopping says so, and ends the training
+            except FloatingPointError:  # the model has diverged; early stopping reports it and ends the training
                 return []
             texts.append(prompt + data.decode(new.cpu())["prediction"][0])
         return texts
 
 
-def as_written(text: str) -> str:
-    """Give the Markdown that shows a text as it is written, whatever signs are in it."""
-    # TensorBoard, and then the browser, take a line break after the tag for none of the text.
+def preformatted(text: str) -> str:
+    """Return Markdown that TensorBoard shows as the given text, character by character."""
+    # TensorBoard, and then the browser, drop one line break each after the tag.
     return f"<pre>\n\n{html.escape(text, quote=False)}</pre>"

@@ -1,4 +1,4 @@
-"""What became of a run: `summary.json`, and the hyperparameters with their final metrics in TensorBoard."""
+"""Results of a run: `summary.json`, and hyperparameters with their final metrics in TensorBoard."""
 
 import json
 import math
@@ -16,11 +16,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 
 class RunSummary(Callback):
-    """Measures a fit from start to end and writes `summary.json` into the run's folder.
+    """Measures a fit and writes `summary.json` to the run's folder.
 
-    It holds the metrics of the last and of the best epoch, those of a test that follows, epochs, steps, seconds,
-    training samples per second, peak memory (MiB, on the GPU where there is one) and versions. A run that was
-    interrupted or failed has one too; its `status` says so.
+    It holds the metrics of the last and the best epoch, those of a test that follows, epochs, steps, seconds, training
+    samples per second, peak memory (MiB, of the GPU if there is one) and versions. An interrupted or failed run has one
+    too; its `status` says so.
 
     Args:
         folder: The run's folder; by default where the Trainer logs.
@@ -36,14 +36,14 @@ class RunSummary(Callback):
         self._best: dict[str, float] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start the clock: a model may have much to do before its first step."""
+        """Start the clock, before the work that a model may do ahead of its first step."""
         if stage == "fit":
             self._start, self._folder, self.summary = time.monotonic(), None, {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what is trained on what."""
+        """Print which model is trained on which data."""
         self._best, self._best_score = {}, None
-        # The processes of a distributed run must ask for it together, and so now.
+        # Now, as all processes of a distributed run must ask for it together.
         self._folder = self.folder or trainer.log_dir
         self._first_batch = _batches(trainer)
         if trainer.is_global_zero:
@@ -59,16 +59,16 @@ class RunSummary(Callback):
             )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look whether the epoch before was the best, now that its metrics are complete."""
+        """Check whether the previous epoch was the best, now that its metrics are complete."""
         self._note_best(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what is known when training ends."""
+        """Write the summary of a finished fit."""
         self._note_best(trainer)
         self.write(trainer, pl_module, "finished")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write what is known when training breaks off."""
+        """Write the summary of a fit that was interrupted or failed."""
         if trainer.state.fn == "fit" and self._folder is not None and not self.summary:
             interrupted = isinstance(exception, KeyboardInterrupt)
             self.write(trainer, pl_module, "interrupted" if interrupted else f"failed: {type(exception).__name__}")
@@ -84,11 +84,11 @@ class RunSummary(Callback):
         score = getattr(trainer.checkpoint_callback, "best_model_score", None)
         if score is not None and float(score) != self._best_score:
             now, monitor = _numbers(trainer), _monitor(trainer) or ""
-            # The best of a run that is resumed comes without the other metrics of its epoch.
+            # Of a resumed run's best epoch only the monitored metric is known.
             self._best_score, self._best = float(score), now if monitor in now else {monitor: float(score)}
 
     def write(self, trainer: Trainer, pl_module: LightningModule, status: str) -> None:
-        """Write the summary of a fit."""
+        """Collect the summary of a fit and write it."""
         seconds = time.monotonic() - self._start
         loader = trainer.train_dataloader
         data = getattr(loader, "dataset", None)
@@ -124,7 +124,7 @@ class RunSummary(Callback):
 
 
 def log_hyperparameters(trainer: Trainer, pl_module: LightningModule, metrics: dict[str, float] | None = None) -> None:
-    """Give TensorBoard the run's hyperparameters together with its final metrics, which its table compares."""
+    """Log the run's hyperparameters and final metrics for TensorBoard's table of runs."""
     metrics = _numbers(trainer) if metrics is None else metrics
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
@@ -138,7 +138,7 @@ def _batches(trainer: Trainer) -> int:
 
 
 def _peak_memory(device: torch.device) -> float | None:
-    """Most memory used so far, in MiB: allocated on a GPU, else resident; None where the system does not tell."""
+    """Return the peak memory in MiB: allocated on a GPU, else resident; None where the system does not report it."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     if sys.platform == "win32":

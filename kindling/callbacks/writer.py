@@ -1,4 +1,4 @@
-"""Where callbacks write what TensorBoard shows of a test."""
+"""What the callbacks share that show a test in TensorBoard: the writer, and the names of classes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 @contextmanager
 def open_writer(trainer: Trainer, log_dir: str | Path | None) -> Iterator[Any]:
-    """Give the Trainer's own writer, or one to a folder, which is closed afterwards.
+    """Open a TensorBoard writer: the Trainer's own, or one to a folder, which is closed afterwards.
 
     Args:
-        trainer: Whose logger is used, if one is TensorBoard's.
+        trainer: Its TensorBoard logger is used, if it has one.
         log_dir: The folder otherwise; None for nowhere.
 
     Yields:
@@ -30,3 +30,9 @@ def open_writer(trainer: Trainer, log_dir: str | Path | None) -> Iterator[Any]:
 
         with SummaryWriter(str(log_dir)) as writer:
             yield writer
+
+
+def class_name(trainer: Trainer, label: int) -> str:
+    """Return the name of a class on one line, or its number if the data have no names."""
+    names = getattr(trainer.datamodule, "class_names", None) or []  # type: ignore[attr-defined]  # set without a type
+    return " ".join(names[label].split()) if label < len(names) else str(label)

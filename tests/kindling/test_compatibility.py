@@ -149,8 +149,8 @@ def test_from_the_command_line_to_a_prediction(run: Run, photos: Path, tmp_path:
         ),
         (
             "--model LitTextClassifier --data TextCorpusDataModule",
-            "--model LitTextClassifier: it reads labeled texts, and these data are running text (TextCorpusDataModule); "
-            "give --model LitGPT or give --data TextCSVDataModule.",
+            "--model LitTextClassifier: it reads labeled texts, and these data are running text "
+            "(TextCorpusDataModule); give --model LitGPT or give --data TextCSVDataModule.",
         ),
         (
             "--model LitSiamese --model.encoder LitMLP --data TextCSVDataModule --data.path nothing.csv",

@@ -69,6 +69,15 @@ def test_in_a_terminal_there_is_also_a_bar_that_goes_away(monkeypatch: pytest.Mo
     assert len([line for line in captured.out.splitlines() if line.startswith("epoch")]) == 2
 
 
+def test_the_bar_is_not_drawn_at_every_step(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("kindling.callbacks.progress.time.monotonic", lambda: 5.0)  # the clock stands still
+    _fit(0)
+    err = capsys.readouterr().err
+    assert "0/3 [" in err
+    assert "3/3 [" not in err
+
+
 def test_it_can_be_switched_off(run: Run, capsys: Output) -> None:
     run("--max_epochs 2 --enable_progress_bar false")
     assert _lines(capsys) == []

@@ -11,7 +11,7 @@ from PIL import Image
 
 from datamodules import ToyDataModule
 from kindling.callbacks import EmbeddingProjector, MistakeGrid
-from kindling.callbacks.projector import LARGEST_SHEET, _thumbnails
+from kindling.callbacks.projector import LARGEST_SPRITE, _thumbnails
 from lit_models import LitConvNet, LitSiamese
 from tests.helpers.front_door import Run
 from tests.helpers.tiny import TinyImages
@@ -76,5 +76,5 @@ def test_other_models_have_no_points_and_embeddings_are_no_mistakes(tmp_path: Pa
 def test_many_large_pictures_become_small() -> None:
     x = torch.full((500, 1, 100, 50), 255, dtype=torch.uint8)
     small = _thumbnails([x] * 20)  # a hundred on each side
-    assert small.shape == (10_000, 1, LARGEST_SHEET // 100, LARGEST_SHEET // 200)
+    assert small.shape == (10_000, 1, LARGEST_SPRITE // 100, LARGEST_SPRITE // 200)
     assert small.eq(1).all()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from datamodules import DataError, TextCorpusDataModule, ToyDataModule
 from kindling.callbacks import TextSamples
-from kindling.callbacks.samples import as_written
+from kindling.callbacks.samples import preformatted
 from lit_models import LitGPT, LitMLP, LitModule
 from tests.helpers.trainers import quiet_trainer
 
@@ -77,7 +77,7 @@ def test_each_validation_is_shown_and_the_first_sample_printed(
     assert model.times == 4  # not again at the end, where nothing has changed
     printed = capsys.readouterr().out.partition(f"sample after {steps} steps:\n")[2]
     assert re.fullmatch(r"a[abc <>\n]{5}\n", printed)
-    assert shown["samples/0"][-1][1] == as_written(printed[:-1])
+    assert shown["samples/0"][-1][1] == preformatted(printed[:-1])
     assert shown["samples/1"][-1][1].startswith("<pre>\n\n&lt;b&gt;\n")
 
 
@@ -138,6 +138,6 @@ def test_a_sample_has_a_length() -> None:
 )
 def test_tensorboard_shows_a_text_as_it_is_written(text: str) -> None:
     render: Callable[[str], Any] = plugin_util.markdown_to_safe_html
-    found = re.fullmatch(r"<pre>\n(.*)</pre>", render(as_written(text)), re.DOTALL)
+    found = re.fullmatch(r"<pre>\n(.*)</pre>", render(preformatted(text)), re.DOTALL)
     assert found is not None
     assert unescape(found[1]) == text
