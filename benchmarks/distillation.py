@@ -34,7 +34,7 @@ def run(data_dir: str, teacher: str | None = None, repeats: int = 5) -> None:
                 path = path / "checkpoints" / "best.ckpt"
             known = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
             size = sum(value.numel() for name, value in known.items() if name.startswith("net."))
-            print(f"\nTest accuracy on MNIST of a 784-32-10 network, with a teacher of {size:,} numbers\n")
+            print(f"\nTest accuracy on MNIST of a 784-32-10 network, with a teacher of {size:,} parameters\n")
             print("| | mean | standard deviation | seeds 0, 1, ... | s |")
             print("|---|---|---|---|---|")
             taught = f"--config {ROOT}/configs/mnist_distill.yaml {data} --model.teacher {path}"

@@ -127,5 +127,5 @@ def _generation(rounds: int) -> None:
         model.generate(prompt, 256, use_cache=use_cache)
         return time.perf_counter() - start
 
-    contenders = {"all is read again": lambda: write(False), "keys and values are kept": lambda: write(True)}
+    contenders = {"without a KV cache": lambda: write(False), "with a KV cache": lambda: write(True)}
     compare("256 tokens by a GPT of 4 layers, 4 heads, 128 wide, context 512", contenders, 2 * rounds + 1)

@@ -1,8 +1,9 @@
-"""What the README says is true: its commands run, its code runs, and everything it should name is named."""
+"""What the README and the pages of `docs/` say is true: commands and code run, links and names exist."""
 
 import re
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,138 +14,184 @@ from PIL import Image
 import datamodules
 import lit_models
 from kindling.cli import main
-from tests.helpers.front_door import ROOT
 from tests.helpers.published import publish_weights
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [
-    shlex.split(line, comments=True)[2:]
-    for language, block in BLOCKS
-    if language == "bash"
-    for line in block.splitlines()
-    if line.startswith("python train.py")
-]
-CHECKPOINT = "runs/LitMLP-DigitsDataModule/version_0/checkpoints"
-TABLE_CHECKPOINT = CHECKPOINT.replace("Digits", "CSV")
-TEXT_CHECKPOINT = "runs/LitTextClassifier-TextCSVDataModule/version_0/checkpoints"
-GPT_CHECKPOINT = "runs/LitGPT-TextCorpusDataModule/version_0/checkpoints"
-TEACHER = "runs/LitConvNet-MNISTDataModule/version_0/checkpoints"
-PHOTO_CHECKPOINT = "runs/LitTransfer-ImageFolderDataModule/version_0/checkpoints"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+OTHER_PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md"]
+TEXT = "\n".join(page.read_text() for page in PAGES)
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
+DOORS = re.compile(r"(?:python train\.py|kindling)(?= |$)")
+
+# A command that stands on several pages runs once.
+COMMANDS = list(
+    dict.fromkeys(
+        tuple(shlex.split(line[match.end() :], comments=True))
+        for language, block in BLOCKS
+        if language == "bash"
+        for line in block.splitlines()
+        if (match := DOORS.match(line))
+    )
+)
+PYTHON = [block for language, block in BLOCKS if language == "python"]
+OWN_MODEL = next(block for block in PYTHON if "class LitWide" in block)
 
 
-def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 400
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_runs(command: list[str], workdir: Path, request: pytest.FixtureRequest) -> None:
-    line = " ".join(command)
-    _write_houses(workdir)
-    _write_photos(workdir)
-    _write_texts(workdir)
-    if "LitTransfer" in line:
-        publish_weights(request, command[command.index("--model.backbone") + 1] if "backbone" in line else "resnet18")
-    if "--accelerator gpu" in line:
-        command = [*command, "--accelerator", "cpu", "--devices", "1", "--precision", "32-true"]
-    if ".help" in line:
-        with pytest.raises(SystemExit) as stop:
-            main(command)
-        assert stop.value.code == 0
-        return
-    if CHECKPOINT in line:
-        main(["--max_epochs", "1"])
-    if TABLE_CHECKPOINT in line:
-        main(shlex.split("--data CSVDataModule --data.path houses.csv --data.target price --max_epochs 1"))
-    if PHOTO_CHECKPOINT in line:
-        main(shlex.split("--model LitTransfer --data ImageFolderDataModule --data.path photos --max_epochs 1"))
-    if TEXT_CHECKPOINT in line:
-        texts = "--data TextCSVDataModule --data.path reviews.csv"
-        main(shlex.split(f"--model LitTextClassifier {texts} --max_epochs 1"))
-    if GPT_CHECKPOINT in line:
-        main(shlex.split("--model LitGPT --data TextCorpusDataModule --max_steps 2 --limit_val_batches 2"))
-    if TEACHER in line:
-        data = f"--data MNISTDataModule --data.data_dir {request.getfixturevalue('data_dir')} --limit_val_batches 2"
-        main(shlex.split(f"--model LitConvNet --model.channels [4] {data} --max_steps 2 --limit_test_batches 2"))
-    if "configs/" in line:
-        command = [str(ROOT / word) if word.startswith("configs/") else word for word in command]
-    if "mnist" in line.lower():
-        command = [*command, "--data.data_dir", request.getfixturevalue("data_dir")]
-    if "last.ckpt" in line:
-        command = [*command, "--max_epochs", "2"]
-    elif "test" not in command and "predict" not in command:
-        command = [*command, "--fast_dev_run", "2"]
-    main(command)
-
-
-def _write_houses(folder: Path) -> None:
-    """Write the tables that the README speaks of."""
+@pytest.fixture
+def files(workdir: Path) -> Path:
+    """A working directory with the tables, images and texts that the pages speak of."""
     rows = [f"{40 + 7 * i % 90},{'abc'[i % 3]},{90 + 3 * i % 77}.5" for i in range(60)]
     for name in ("houses", "new_houses", "sold_houses"):
-        (folder / f"{name}.csv").write_text("\n".join(["area,city,price", *rows[: 60 if name == "houses" else 9]]))
-
-
-def _write_photos(folder: Path) -> None:
-    """Write the pictures that the README speaks of: in folders, without classes, and in a Parquet file."""
-    rows = []
+        (workdir / f"{name}.csv").write_text("\n".join(["area,city,price", *rows[: 60 if name == "houses" else 9]]))
+    images = []
     for number in range(12):
-        path = folder / "photos" / ("cats", "dogs")[number % 2] / f"{number}.jpg"
+        path = workdir / "photos" / ("cats", "dogs")[number % 2] / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30), (20 * number, 90, 200 * (number % 2))).save(path)
-        rows.append({"image": {"bytes": path.read_bytes(), "path": None}, "label": path.parent.name})
-    shutil.copytree(folder / "photos" / "cats", folder / "new_photos")
-    pq.write_table(pa.Table.from_pylist(rows), folder / "beans.parquet")
-
-
-def _write_texts(folder: Path) -> None:
-    """Write the reviews, the prompts and the plays that the README speaks of."""
+        images.append({"image": {"bytes": path.read_bytes(), "path": None}, "label": path.parent.name})
+    shutil.copytree(workdir / "photos" / "cats", workdir / "new_photos")
+    pq.write_table(pa.Table.from_pylist(images), workdir / "beans.parquet")
     for name in ("reviews", "new_reviews"):
         rows = [f"{('bad', 'good')[i % 2]} and long film number {i % 7},{1 + i % 2}" for i in range(60)]
-        (folder / f"{name}.csv").write_text("\n".join(["review,stars", *rows]))
-    (folder / "prompts.txt").write_text("The for statement\nA class\n")
-    (folder / "tinyshakespeare.txt").write_text("ROMEO:\nTo be, or not to be: that is the question.\n" * 100)
+        (workdir / f"{name}.csv").write_text("\n".join(["review,stars", *rows]))
+    (workdir / "prompts.txt").write_text("The for statement\nA class\n")
+    (workdir / "tinyshakespeare.txt").write_text("ROMEO:\nTo be, or not to be: that is the question.\n" * 100)
+    return workdir
 
 
-def _python_blocks() -> list[str]:
-    return [block for language, block in BLOCKS if language == "python"]
+def _fit(line: str) -> Callable[[str, pytest.FixtureRequest], str]:
+    """Return a preparation that leaves a checkpoint, and adds no flags."""
+
+    def prepare(_: str, request: pytest.FixtureRequest) -> str:
+        main(shlex.split(line + (_real(line, request) if "MNIST" in line else "")))
+        return ""
+
+    return prepare
 
 
-def test_the_notebook_lines_run(workdir: Path, data_dir: str, request: pytest.FixtureRequest) -> None:
-    session, one_liners, _ = _python_blocks()
-    session = session.replace('MNISTDataModule("data")', f"MNISTDataModule({data_dir!r})")
+def _publish(line: str, request: pytest.FixtureRequest) -> str:
+    """Put the pretrained weights where torch keeps its downloads."""
+    backbone = re.search(r"--model\.backbone (\S+)", line)
+    publish_weights(request, backbone[1] if backbone else "resnet18")
+    return ""
+
+
+def _real(_: str, request: pytest.FixtureRequest) -> str:
+    """Return the flag that names the folder of real data."""
+    return f" --data.data_dir {request.getfixturevalue('data_dir')}"
+
+
+def _flags(flags: str) -> Callable[[str, pytest.FixtureRequest], str]:
+    return lambda line, request: f" {flags}"
+
+
+# What a command needs that has these characters in it, in this order; and the flags to add.
+PREPARATIONS: dict[str, Callable[[str, pytest.FixtureRequest], str]] = {
+    "LitTransfer": _publish,
+    "mnist": _real,
+    "MNIST": _real,
+    "--accelerator gpu": _flags("--accelerator cpu --devices 1 --precision 32-true"),
+    "LitMLP-DigitsDataModule": _fit("--max_epochs 1"),
+    "--ckpt_path last": _fit("--max_epochs 1"),
+    "LitMLP-CSVDataModule": _fit("--data CSVDataModule --data.path houses.csv --data.target price --max_epochs 1"),
+    "LitTransfer-ImageFolderDataModule": _fit(
+        "--model LitTransfer --data ImageFolderDataModule --data.path photos --max_epochs 1"
+    ),
+    "LitTextClassifier-TextCSVDataModule": _fit(
+        "--model LitTextClassifier --data TextCSVDataModule --data.path reviews.csv --max_epochs 1"
+    ),
+    "LitGPT-TextCorpusDataModule": _fit(
+        "--model LitGPT --data TextCorpusDataModule --max_steps 2 --limit_val_batches 2"
+    ),
+    "LitConvNet-MNISTDataModule": _fit(
+        "--model LitConvNet --model.channels [4] --data MNISTDataModule --max_steps 2 --limit_val_batches 2 "
+        "--limit_test_batches 2"
+    ),
+}
+# How much of a fit is enough to see that it works: two steps, but for those that would then do nothing.
+ENOUGH = {"last": "--max_epochs 2", "--logger": "", "--overfit_batches": ""}
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_runs(command: tuple[str, ...], request: pytest.FixtureRequest) -> None:
+    line = re.sub(r"(?<!\S)configs/", f"{ROOT}/configs/", " ".join(command))
+    if ".help" in line:
+        with pytest.raises(SystemExit) as stop:
+            main(line.split())
+        assert stop.value.code == 0
+        return
+    # Case tells the recipe from the class; both at once would add the same flag twice, which is as good as once.
+    more = "".join(prepare(line, request) for part, prepare in PREPARATIONS.items() if part in line)
+    if command[:1] not in (("validate",), ("test",), ("predict",)):
+        more += " " + next((flags for part, flags in ENOUGH.items() if part in line), "--fast_dev_run 2")
+    main(shlex.split(line + more))
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
+def test_every_python_block_runs(block: str, files: Path, request: pytest.FixtureRequest) -> None:
+    if 'MNISTDataModule("data")' in block:
+        folder = request.getfixturevalue("data_dir")
+        block = block.replace('MNISTDataModule("data")', f"MNISTDataModule({folder!r})")
     # A part of an epoch is enough to see that every line works.
-    session = session.replace("max_epochs=1", "max_epochs=1, limit_train_batches=100, logger=False")
-    one_liners = one_liners.replace("max_epochs=5", "max_epochs=1, logger=False, enable_checkpointing=False")
-    one_liners = one_liners.replace("max_steps=100", "max_steps=2, logger=False, enable_checkpointing=False")
-    _write_houses(workdir)
-    _write_photos(workdir)
-    _write_texts(workdir)
+    quick = "limit_train_batches=100, limit_val_batches=2, logger=False, enable_checkpointing=False"
+    block = re.sub(r"Trainer\(max_(epochs|steps)=\d+", rf"Trainer(max_\1=1, {quick}", block)
     publish_weights(request, "resnet18")
-    names: dict[str, object] = {}
-    exec(session, names)
-    exec(one_liners, names)
-    assert (workdir / "lenet.ckpt").is_file()
+    exec(block, {"__name__": "page"})
+    assert "lenet.ckpt" not in block or (files / "lenet.ckpt").is_file()
 
 
 def test_the_readers_own_model_goes_the_whole_way(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = _python_blocks()[2]
-    assert len(source.splitlines()) <= 20
-    (workdir / "my_models.py").write_text(source)
+    assert len(OWN_MODEL.splitlines()) <= 20
+    (workdir / "my_models.py").write_text(OWN_MODEL)
     monkeypatch.syspath_prepend(str(workdir))
     main(["--model", "my_models.LitWide", "--model.width", "64", "--max_epochs", "3"])
-    cli = main(["test", "--ckpt_path", "runs/LitWide-DigitsDataModule/version_0/checkpoints/best.ckpt"])
+    # It is imported from a checkpoint because it is named beside it.
+    checkpoint = "runs/LitWide-DigitsDataModule/version_0/checkpoints/best.ckpt"
+    cli = main(["test", "--model", "my_models.LitWide", "--ckpt_path", checkpoint])
     assert cli.trainer.callback_metrics["test_acc"] > 0.7
 
 
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().split()) <= 1800
+    assert max(map(len, README.read_text().splitlines())) <= 120
+
+
+def test_the_readme_begins_with_what_one_gets_and_shows_it() -> None:
+    text = README.read_text()
+    assert re.findall(r"^## (.*)", text, re.MULTILINE) == [
+        *("Two commands", "Your own data", "Notebooks and lessons", "The tour", "Figures")
+    ]
+    [picture] = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+    assert text.index(picture) < text.index("## ")
+    assert (ROOT / picture).stat().st_size < 150_000
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: page.stem)
+def test_every_link_and_every_file_that_is_named_is_there(page: Path) -> None:
+    text = page.read_text()
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", text)
+    assert not [link for link in links if not (page.parent / link).exists()]
+    folders = "configs|datamodules|docs|kindling|lit_models|notebooks|tests|benchmarks"
+    named = re.findall(rf"(?<![\w./-])((?:{folders})/[\w./-]*\w)(?=/?[`\s:;,)])", text)
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    assert not [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in README.read_text()]
+
+
 def test_every_lesson_is_named_beside_tests_that_are_there() -> None:
-    rows = [line.split("|")[1:-1] for line in README.splitlines() if line.startswith("|") and line.count("|") == 6]
+    lines = (ROOT / "docs" / "lessons.md").read_text().splitlines()
+    rows = [line.split("|")[1:-1] for line in lines if line.count("|") == 6]
     lessons, classes, recipes, tests = (
         [name for row in rows for name in re.findall(r"`(\w+)`", row[column])] for column in range(1, 5)
     )
     assert lessons == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
     assert {"LitMLP", "LitSiamese", "LayerStatistics"} <= set(classes)
-    assert all((ROOT / "configs" / f"{recipe}.yaml").is_file() for recipe in recipes)
-    assert all(list((ROOT / "tests").rglob(f"{test}.py")) for test in tests)
+    assert not [recipe for recipe in recipes if not (ROOT / "configs" / f"{recipe}.yaml").is_file()]
+    assert not [test for test in tests if not list((ROOT / "tests").rglob(f"{test}.py"))]
 
 
 def test_everything_is_named() -> None:
@@ -152,5 +199,10 @@ def test_everything_is_named() -> None:
     bases = {"LitModule", "DataModule", "ImageDataModule"}
     classes = [name for name in lit_models.__all__ if name.startswith("Lit")]
     classes += [name for name in datamodules.__all__ if name.endswith("DataModule")]
-    missing = [name for name in [*recipes, *(set(classes) - bases)] if f"`{name}`" not in README]
+    missing = [name for name in [*recipes, *(set(classes) - bases)] if f"`{name}`" not in TEXT]
     assert not missing
+
+
+def test_one_sentence_about_speed_is_the_same_everywhere() -> None:
+    said = [re.findall(r"[\d.]+ to [\d.]+ times as long as", page.read_text()) for page in (README, OTHER_PAGES[-1])]
+    assert said[0] == said[1] != []
