@@ -143,7 +143,7 @@ class Split(BatchDataset):
 
 
 # A SequentialSampler by name: with `overfit_batches` Lightning puts one of single samples in the place of any other.
-class BatchSampler(DistributedSampler[Tensor], SequentialSampler):  # type: ignore[misc]  # which yields numbers
+class BatchSampler(DistributedSampler[Tensor], SequentialSampler):
     """Yields an index tensor for each batch: shuffled by seed and epoch, sharded over ranks, resumable within an epoch.
 
     A last batch of one sample, with which batch normalization cannot train, is added to the batch before it, unless
@@ -197,7 +197,7 @@ class BatchSampler(DistributedSampler[Tensor], SequentialSampler):  # type: igno
         """Choose the order of an epoch."""
         super().set_epoch(0 if self.is_fixed else epoch)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]  # a SequentialSampler yields numbers
         size = len(self.indices)
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         if self.weights is not None:
