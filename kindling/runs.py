@@ -11,8 +11,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from kindling.checkpoints import trust_flags
-
 
 def program() -> str:
     """Return the name of the program that runs: `kindling`, or else `train.py`."""
@@ -41,6 +39,8 @@ def print_next_steps(trainer: Trainer, best: str) -> None:
         path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         check = "test" if test else "validate"
         data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
+        from kindling.checkpoints import trust_flags  # which imports the callbacks, which import this
+
         trusted = trust_flags(str(path))
         print(f"  {check:<8} {command()} {check} --ckpt_path {path}{trusted}")
         prompts = " --data.path prompts.txt" if getattr(data, "task", "") == "next_token" else ""
