@@ -308,7 +308,8 @@ class DataModule(LightningDataModule):
     @property
     def _overfits(self) -> bool:
         """Whether a fit is to see the same few batches in every epoch."""
-        return self.trainer is not None and self.trainer.state.fn == "fit" and self.trainer.overfit_batches > 0
+        trainer: Any = self.trainer  # Lightning sets `overfit_batches` without a type
+        return trainer is not None and trainer.state.fn == "fit" and trainer.overfit_batches > 0
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
         """Batches of the test split in their own order; an empty list where there is none."""

@@ -85,7 +85,7 @@ class Split(NamedTuple):
 
 
 # A SequentialSampler by name: with `overfit_batches` Lightning puts one of single samples in the place of any other.
-class BatchSampler(DistributedSampler[Tensor], SequentialSampler):  # type: ignore[misc]  # which yields numbers
+class BatchSampler(DistributedSampler[Tensor], SequentialSampler):
     """Yields one index tensor a batch: shuffled by seed and epoch, shared out over ranks, resumable within an epoch.
 
     A last batch of one sample, from which batch normalization could not learn, joins the batch before it, unless
@@ -139,7 +139,7 @@ class BatchSampler(DistributedSampler[Tensor], SequentialSampler):  # type: igno
         """Choose the order of an epoch."""
         super().set_epoch(0 if self.is_fixed else epoch)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]  # a SequentialSampler yields numbers
         size = len(self.indices)
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         if self.weights is not None:
