@@ -38,18 +38,22 @@ def is_mistake(error: BaseException) -> bool:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Whether Lightning, or an optimizer or scheduler of torch, raised an error because of a value."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    where = frames[-1].f_globals.get("__name__", "") if frames else ""
-    kinds = (ValueError, ImportError, ZeroDivisionError)
-    return isinstance(error, kinds) and where.startswith(("lightning.", "torch.optim."))
+    """Whether Lightning or torch refused a value that came straight from the command line, through no model or data."""
+    names = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    passed = {name.partition(".")[0] for name in names}
+    return (
+        isinstance(error, ValueError | ImportError | ZeroDivisionError)
+        and passed <= {"contextlib", "functools", "jsonargparse", "kindling", "lightning", "torch"}
+        and "lightning" in passed
+        and not names[-1].startswith(("kindling", "jsonargparse"))
+    )
 
 
 def _blamed(error: BaseException, text: str, args: Sequence[str]) -> str:
     """Return the text of an error of Lightning or torch, behind the flag that it is about, if one is found."""
     if isinstance(error, ZeroDivisionError):
         source = traceback.extract_tb(error.__traceback__)[-1].line or ""
-        return "".join(f"--{name} 0: " for name in TRAINER_FLAGS if f".{name}" in source) + text
+        return "".join(f"--{name} 0: " for name in TRAINER_FLAGS if f".{name}" in source) + f"give more ({text})."
     if text.startswith("--"):
         return text
     flags = [arg.partition("=") for arg in args if "=" in arg] + [(name, "", value) for name, value in pairwise(args)]
@@ -80,7 +84,7 @@ def _spelled(text: str, group: str = "") -> str:
     """Spell the options in backticks as flags: those of a group and of the Trainer, or of the Trainer alone."""
 
     def spelled(found: re.Match[str]) -> str:
-        value = found[2] or ""
+        value = (found[2] or "").strip("'\"")
         if not group and found[1] not in TRAINER_FLAGS:
             return found[0]
         return _flag(found[1], {"True": "true", "False": "false", "None": "null"}.get(value, value), group)
@@ -193,8 +197,10 @@ class _StdoutHandler(logging.StreamHandler[Any]):
     def stream(self, value: object) -> None:
         """Ignore the stream of the time when this was made."""
 
-    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
-        return is_first_process() and super().filter(record)
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        if is_first_process():
+            super().emit(record)
 
 
 def show_messages() -> None:

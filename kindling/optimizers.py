@@ -69,8 +69,8 @@ def try_optimizer(model: LitModule, given: Namespace) -> None:
             optimizer = make_optimizer(config["optimizer"], [{"params": [weight]}])
             group = "lr_scheduler"
             if isinstance(config["scheduler"], dict):
-                scheduler = make_scheduler(config["scheduler"], optimizer, total_steps=100)
-                scheduler.step(*[0.0] * isinstance(scheduler, ReduceLROnPlateau))
+                scheduler: Any = make_scheduler(config["scheduler"], optimizer, total_steps=100)
+                scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
     except Exception as error:
         reason = error.__cause__ if isinstance(error, ModelError) else error
         if given.get(group) is None or reason is None:

@@ -41,8 +41,8 @@ def make_callbacks(
         logs: Whether there is a logger.
     """
     trainer = made.trainer
-    given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks or []]
-    given = [callback for callback in given if isinstance(callback, Callback)]
+    given: list[Callback] = trainer.callbacks or []
+    given = given if isinstance(given, list) else [given]
     saves = subcommand == "fit" and trainer.enable_checkpointing is not False
     ours: list[Callback] = []
     if trainer.enable_progress_bar is not False:

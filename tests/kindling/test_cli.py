@@ -6,17 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
 
-from datamodules import CSVDataModule, DataError, DigitsDataModule
-from kindling.errors import explain
+from datamodules import CSVDataModule, DigitsDataModule
 from lit_models import LitMLP
 from tests.helpers.front_door import ROOT, Run
 
@@ -76,24 +74,6 @@ def test_explicit_flags_beat_the_checkpoint(run: Run) -> None:
     assert cli.trainer.current_epoch == 2
 
 
-def test_optimizer_and_scheduler_groups_are_what_runs_and_what_is_restored(run: Run) -> None:
-    run("--max_epochs 2 --optimizer SGD --optimizer.lr 0.05 --lr_scheduler StepLR --lr_scheduler.step_size 1")
-    checkpoint = torch.load(BEST, weights_only=True)
-    assert checkpoint["optimizer_config"]["class_path"] == "torch.optim.SGD"
-    cli = run(f"--ckpt_path {BEST.replace('best', 'last')} --max_epochs 3")
-    optimizer = cli.trainer.optimizers[0]
-    assert isinstance(optimizer, torch.optim.SGD)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * 0.1**3)
-
-
-def test_a_models_own_flags_beat_the_groups_of_a_checkpoint(run: Run) -> None:
-    run("--max_epochs 1 --optimizer SGD --optimizer.lr 0.05 --lr_scheduler StepLR --lr_scheduler.step_size 1")
-    last = BEST.replace("best", "last")
-    cli = run(f"--ckpt_path {last} --max_epochs 2 --model.optimizer Adam --model.scheduler cosine")
-    assert isinstance(cli.trainer.optimizers[0], torch.optim.Adam)
-    assert isinstance(cli.trainer.lr_scheduler_configs[0].scheduler, torch.optim.lr_scheduler.LambdaLR)
-
-
 def test_more_accuracy_is_better(run: Run) -> None:
     cli = run("--max_epochs 5 --checkpoint.monitor val_acc --early_stopping.monitor val_acc")
     best = json.loads((Path(cli.trainer.default_root_dir) / "summary.json").read_text())["best"]
@@ -127,88 +107,9 @@ def test_lenet_reads_99_of_100_digits(run: Run, data_dir: str) -> None:
     assert cli.trainer.callback_metrics["test_acc"] >= 0.99
 
 
-def test_a_scheduler_alone_keeps_the_models_optimizer_and_one_cycle_counts_steps(run: Run) -> None:
-    cli = run("--max_epochs 2 --model.optimizer SGD --lr_scheduler OneCycleLR --lr_scheduler.max_lr 0.1")
-    assert isinstance(cli.trainer.optimizers[0], torch.optim.SGD)
-    scheduler = cli.trainer.lr_scheduler_configs[0].scheduler
-    assert scheduler.last_epoch == cli.trainer.global_step == 2 * cli.trainer.num_training_batches
-
-
-def test_the_line_of_the_readme_with_a_cosine_schedule(run: Run, data_dir: str) -> None:
-    cli = run(
-        f"--model LitMLP --data MNISTDataModule --data.data_dir {data_dir} --optimizer AdamW --optimizer.lr 0.003 "
-        "--lr_scheduler CosineAnnealingLR --lr_scheduler.T_max 3 --max_epochs 3 --limit_train_batches 20"
-    )
-    assert cli.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
-    assert cli.trainer.current_epoch == 3
-
-
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
 def test_nothing_is_evaluated_without_a_checkpoint(mistake: Mistake, subcommand: str) -> None:
     assert f"{subcommand} needs a trained model: give --ckpt_path" in mistake(subcommand)
-
-
-@pytest.mark.parametrize(
-    ("line", "answer"),
-    [
-        ("--modle LitMLP", "--modle: there is no such flag; did you mean --model?"),
-        ("--max_epoch 3", "--max_epoch: there is no such flag; did you mean --max_epochs?"),
-        ("--early_stopping.patiense 3", "did you mean --early_stopping.patience?"),
-        ("--model.hiden [3]", "--model.hiden: LitMLP has no such option; did you mean --model.hidden?"),
-        ("--model LitLenet", "--model LitLenet: there is no such class; did you mean LitLeNet?"),
-        ("--data MnistDataModule", "did you mean MNISTDataModule?"),
-        ("--optimizer AdamWW", "did you mean AdamW?"),
-        ("--max_epochs three", "--max_epochs three: expected int."),
-        ("--model.activation relo", "--model.activation relo: expected Literal['relu', 'sigmoid', 'tanh', 'gelu']."),
-        ("--model.lr fast", "--model.lr fast: expected float."),
-        ("--model torch.nn.Linear", "--model: the class that was given is no LightningModule."),
-        ("--lr_scheduler StepLR", "--lr_scheduler.step_size: StepLR needs this option."),
-        ("fitt", "fitt: there is no such subcommand; did you mean fit?"),
-        ("--config nothing.yaml", "nothing.yaml"),
-        ("--ckpt_path nothing.ckpt", "--ckpt_path nothing.ckpt: there is no such file"),
-        ("--data.val_fraction 1.5", "--data.val_fraction 1.5: give a share from 0"),
-        ("--data.batch_size 0", "--data.batch_size 0: a batch has at least 1 sample."),
-        ("--data.num_folds 5 --data.fold 5", "--data.fold 5 of --data.num_folds 5"),
-        ("--model LitLeNet", "made for 28x28 or 32x32 images, not 8x8"),
-        ("--model.loss MSELoss", "--model.loss MSELoss: a multiclass task takes CrossEntropyLoss."),
-        ("--model.scheduler cosine --max_epochs -1", "--model.scheduler: a schedule needs an end"),
-        ("--data ToyDataModule --data.name diabetes --data.balance weights", "only classes can be balanced"),
-        ("--model.in_features 5", "--model.in_features 5, but DigitsDataModule has 64; leave it out."),
-        ("--model.num_outputs 3", "--model.num_outputs 3, but DigitsDataModule has 10; leave it out."),
-        ("--default_root_dir /proc/nowhere", "--default_root_dir /proc/nowhere: no folder can be made there"),
-        ("--early_stopping.monitor val_los", "--early_stopping.monitor val_los: nothing of this name is measured"),
-        (
-            "--optimizer SGD --model.lr 0.5",
-            "--model.lr: --optimizer SGD is what trains this model; give --optimizer.lr.",
-        ),
-        ("--model.dropout 2", "--model.dropout 2.0: give a share from 0"),
-        ("--model.hidden [-3]", "--model.hidden [-3]: a layer has at least 1 unit."),
-        ("--model LitConvNet --model.channels []", "--model.channels []: give one stage or more"),
-        ("--model.lr -1", "--model.lr -1.0: give 0 or more."),
-        ("--accelerator foo", "foo"),
-        ("--overfit_batches 1", "give --limit_train_batches"),
-        ("--data ToyDataModule --data.name irs", "--data.name irs: expected Literal['iris'"),
-    ],
-)
-def test_a_mistake_is_one_line_that_says_how_to_mend_it(mistake: Mistake, line: str, answer: str) -> None:
-    assert answer in mistake(line)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_missing_gpu_is_one_line(mistake: Mistake) -> None:
-    assert "--accelerator gpu: this machine has no GPU that torch can use" in mistake("--accelerator gpu")
-
-
-def test_a_misspelt_key_in_a_config_is_one_line(mistake: Mistake, workdir: Path) -> None:
-    (workdir / "bad.yaml").write_text("modle:\n  class_path: LitMLP\n")
-    assert "modle: a configuration has no such key; did you mean model?" in mistake("--config bad.yaml")
-    (workdir / "broken.yaml").write_text("model:\n class_path: [LitMLP\n")
-    assert "line 2" in mistake("--config broken.yaml")
-
-
-def test_a_file_that_is_no_checkpoint_is_one_line(mistake: Mistake, workdir: Path) -> None:
-    (workdir / "some.ckpt").write_text("hello")
-    assert "some.ckpt: not a checkpoint that can be read" in mistake("test --ckpt_path some.ckpt")
 
 
 def test_data_that_do_not_fit_the_checkpoint_are_one_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,22 +145,6 @@ def test_weights_that_do_not_fit_the_flags_are_one_line(run: Run, capsys: pytest
         run(f"test --ckpt_path {BEST} --model.hidden [7]")
     assert stop.value.code == 2
     assert "its weights do not fit this model" in capsys.readouterr().err
-
-
-def test_debug_shows_the_traceback(run: Run) -> None:
-    with pytest.raises(Exception, match="modle"):
-        run("--debug --modle LitMLP")
-
-
-def test_a_fault_of_our_own_is_not_dressed_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(LitMLP, "training_step", broken)
-    with pytest.raises(RuntimeError, match="a bug"):
-        run("--max_epochs 1")
-    summary = json.loads(Path("runs/LitMLP-DigitsDataModule/version_0/summary.json").read_text())
-    assert summary["status"] == "failed: RuntimeError"
 
 
 @pytest.mark.parametrize("line", ["--help", "test --help"])
@@ -347,17 +232,6 @@ def test_two_processes_train_together(workdir: Path) -> None:
 def test_help_comes_before_the_imports_that_only_training_needs() -> None:
     code = "import sys, train; sys.exit(any(name.startswith(('sklearn', 'tensorboard.')) for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
-
-
-def test_what_a_worker_finds_is_one_line_as_well() -> None:
-    class Bad(IterableDataset[int]):
-        def __iter__(self) -> Iterator[int]:
-            raise DataError("--data.path: ants/1.jpg has changed; leave it.")
-
-    with pytest.raises(DataError) as caught:
-        next(iter(DataLoader(Bad(), num_workers=1)))
-    assert "Traceback" in str(caught.value)
-    assert explain(caught.value) == "--data.path: ants/1.jpg has changed; leave it."
 
 
 def test_a_test_without_a_test_split_says_so(run: Run, mistake: Mistake, tmp_path: Path) -> None:

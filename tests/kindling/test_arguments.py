@@ -1,0 +1,87 @@
+"""Command lines as people write them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kindling.arguments import expand, public_address
+from tests.conftest import Run
+
+QUICK = "--max_epochs 1 --limit_train_batches 2 --limit_val_batches 1 --limit_test_batches 1"
+CHECKPOINTS = "runs/LitMLP-DigitsDataModule/version_{}/checkpoints"
+
+
+@pytest.mark.parametrize(
+    ("line", "spelled"),
+    [
+        ("", "fit"),
+        ("test --ckpt_path a", "test --ckpt_path a"),
+        ("--max_epochs 3", "fit --trainer.max_epochs 3"),
+        ("--max_epochs=3 --callbacks.x 1", "fit --trainer.max_epochs=3 --trainer.callbacks.x 1"),
+        ("--config a.yaml test --devices 1", "test --config=a.yaml --trainer.devices 1"),
+        ("-c a.yaml --config=b.yaml fit", "fit --config=a.yaml --config=b.yaml"),
+        ("--config a.yaml --model LitMLP", "fit --config=a.yaml --model LitMLP"),
+        ("--help_all", "fit --help"),
+        ("cross_validate --devices 1", "cross_validate --trainer.devices 1"),
+        ("--callbacks+=EarlyStopping", "fit --trainer.callbacks+=kindling.callbacks.EarlyStopping"),
+        ("--callbacks+ Timer", "fit --trainer.callbacks+=Timer"),
+        ("--logger CSVLogger", "fit --trainer.logger=CSVLogger --trainer.logger.save_dir="),
+        ("--logger false", "fit --trainer.logger=false"),
+    ],
+)
+def test_a_line_is_spelled_out(line: str, spelled: str, workdir: Path) -> None:
+    assert expand(line.split()) == spelled.split()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("callbacks.LayerStatistics", "kindling.callbacks.LayerStatistics"),
+        ("callbacks.checkpoints.BestCheckpoint", "kindling.callbacks.BestCheckpoint"),
+        ("callbacks.Mine", "callbacks.Mine"),
+        ("lightning.pytorch.callbacks.EarlyStopping", "lightning.pytorch.callbacks.EarlyStopping"),
+    ],
+)
+def test_old_addresses_lead_to_the_new(old: str, new: str) -> None:
+    assert public_address(old) == new
+
+
+def test_a_file_with_nothing_to_change_is_left_to_the_parser(workdir: Path) -> None:
+    (workdir / "a.yaml").write_text("model:\n  lr: 1e-3\n")
+    assert expand(["--config", "a.yaml"]) == ["fit", "--config=a.yaml"]
+
+
+def test_sections_are_those_of_stock_lightning(run: Run, workdir: Path) -> None:
+    (workdir / "stock.yaml").write_text(
+        "fit:\n  model:\n    class_path: LitMLP\n    init_args:\n      lr: 1e-2\n"
+        "  trainer:\n    max_epochs: 1\n    limit_train_batches: 2\n"
+        "test:\n  ckpt_path: best\n  trainer:\n    fast_dev_run: 1\n"
+    )
+    for line in ("--config stock.yaml", "--config stock.yaml fit", "fit --config stock.yaml"):
+        cli = run(line)
+        assert (cli.model.hparams["lr"], cli.trainer.global_step) == (0.01, 2)
+    tested = run("--config stock.yaml test")
+    assert vars(tested.trainer)["fast_dev_run"] == 1
+    assert str(tested.trainer.ckpt_path).startswith(CHECKPOINTS.format(2))
+
+
+def test_a_flat_file_may_stand_before_the_subcommand(run: Run, workdir: Path) -> None:
+    (workdir / "flat.yaml").write_text("trainer:\n  max_epochs: 2\n  fast_dev_run: 1\n")
+    cli = run("--config flat.yaml fit --model.lr 0.5")
+    assert (cli.model.hparams["lr"], cli.trainer.global_step) == (0.5, 1)
+
+
+def test_the_newest_checkpoint_has_a_name(run: Run) -> None:
+    run(f"{QUICK} --model.hidden [24]")
+    run(f"{QUICK} --model.hidden [25]")
+    cli = run(f"--ckpt_path last {QUICK.replace('1', '2', 1)}")
+    assert (cli.model.hparams["hidden"], cli.trainer.current_epoch) == ([25], 2)
+    Path(CHECKPOINTS.format(0), "best.ckpt").touch()
+    assert run("test --ckpt_path=best").model.hparams["hidden"] == [24]
+
+
+def test_there_is_no_newest_checkpoint_before_the_first(mistake: Callable[[str], str]) -> None:
+    answer = "--ckpt_path last: there is no last.ckpt in runs/LitLeNet-MNISTDataModule; train first."
+    assert answer in mistake("--ckpt_path last --model LitLeNet --data MNISTDataModule")
+    assert "there is no best.ckpt in elsewhere/" in mistake("test --ckpt_path best --default_root_dir elsewhere")
