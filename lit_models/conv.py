@@ -26,7 +26,8 @@ class LeNet(nn.Module):
         super().__init__()
         channels, *size = input_shape
         if size not in ([28, 28], [32, 32]):
-            raise ModelError("LeNet takes 28x28 or 32x32 images", "try LitMLP", "input_shape", list(input_shape))
+            problem = f"LeNet is made for 28x28 or 32x32 images, not {'x'.join(map(str, size)) or 'rows of numbers'}"
+            raise ModelError(problem, "try LitMLP", "input_shape", list(input_shape))
         self.features = nn.Sequential(
             nn.Conv2d(channels, 6, kernel_size=5, padding=(32 - size[0]) // 2),
             nn.ReLU(),

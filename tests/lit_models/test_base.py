@@ -51,7 +51,7 @@ def _digits_mlp(**options: Any) -> LitMLP:
 @pytest.mark.parametrize(
     "model", [LitMLP(784, [8]), LitLeNet(), LitConvNet(channels=[4])], ids=lambda m: type(m).__name__
 )
-def test_uint8_and_floating_point_images_get_the_same_scores(model: LitModule) -> None:
+def test_uint8_and_floating_point_images_give_the_same_outputs(model: LitModule) -> None:
     model.eval()
     x = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
     model.normalization.set(torch.full((1, 1, 1), 0.13), torch.full((1, 1, 1), 0.31))
@@ -67,7 +67,7 @@ def test_flattened_images_get_their_channels_back() -> None:
     torch.testing.assert_close(model(x.flatten(1)), model(x))
 
 
-def test_a_prediction_does_not_look_at_targets() -> None:
+def test_a_prediction_does_not_depend_on_targets() -> None:
     model = _digits_mlp()
     x = torch.rand(5, 1, 8, 8)
     assert model.predict_step((x, torch.zeros(5)), 0).equal(model.predict_step(x, 0))
@@ -151,7 +151,7 @@ def test_logged_losses_are_exact_with_weights_and_ignored_labels(
     torch.testing.assert_close(trainer.callback_metrics["val_acc"], accuracy)
 
 
-def test_weights_of_classes_are_kept_as_numbers(tmp_path: Path) -> None:
+def test_class_weights_are_saved_as_numbers(tmp_path: Path) -> None:
     weights = torch.tensor([1.0, 2.0, 0.5])
     model, trainer = LitMLP(3, [2], num_outputs=3, class_weights=weights), quiet_trainer()
     trainer.strategy.connect(model)
@@ -173,7 +173,7 @@ def test_every_epoch_is_measured_anew() -> None:
         torch.testing.assert_close(trainer.callback_metrics["val_loss"], F.cross_entropy(model.eval()(x), y))
 
 
-def test_names_of_what_is_measured() -> None:
+def test_names_of_metrics() -> None:
     model, data = LitLinearRegression(10), ToyDataModule("diabetes")
     trainer = quiet_trainer(log_every_n_steps=1)
     trainer.fit(model, data)

@@ -19,7 +19,7 @@ def test_lenet_has_the_parameters_of_the_paper() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 32), (3, 224, 224), (64,)])
 def test_lenet_takes_no_other_size(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ModelError, match=r"^input_shape=\[.*: LeNet takes 28x28 or 32x32 images"):
+    with pytest.raises(ModelError, match=r"^input_shape=\[.*: LeNet is made for 28x28 or 32x32 images"):
         LitLeNet(shape)
 
 

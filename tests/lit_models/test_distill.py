@@ -57,7 +57,7 @@ def test_soft_loss_and_its_gradient_are_those_of_the_formula(temperature: float)
     torch.testing.assert_close(scores.grad, temperature * (q - p) / 6)
 
 
-def test_the_scores_of_a_binary_task_are_0_and_z() -> None:
+def test_the_logits_of_a_binary_task_are_0_and_z() -> None:
     z, taught = torch.tensor([[0.5], [-2.0]]).double(), torch.tensor([[3.0], [1.0]]).double()
     model = LitDistiller(task="binary", num_outputs=1, temperature=2)
     p, q = (taught / 2).sigmoid(), (z / 2).sigmoid()
@@ -83,7 +83,7 @@ def test_without_a_share_of_the_teacher_it_is_plain_training(teacher: str) -> No
     torch.testing.assert_close(ours, plain, rtol=0, atol=0)
 
 
-def test_what_has_no_label_learns_from_the_teacher_alone(teacher: str) -> None:
+def test_ignored_labels_leave_the_teacher_alone_in_the_loss(teacher: str) -> None:
     model = _student(teacher, alpha=0.5, ignore_index=9)
     model._teachers = [model.load_teacher()]
     x, unknown, known = torch.rand(6, 1, 8, 8), torch.full((6,), 9), torch.arange(6)
@@ -155,7 +155,7 @@ def test_the_teacher_stays_as_it_is_and_is_no_part_of_the_student(teacher: str) 
     assert not model._teachers  # it is let go after the fit
 
 
-def test_a_checkpoint_needs_its_teacher_only_to_go_on(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_needs_its_teacher_only_to_resume(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     best = "runs/LitMLP-DigitsDataModule/version_0/checkpoints/best.ckpt"
     run("--max_epochs 1 --model.hidden [16]")
     run(f"--model LitDistiller --model.teacher {best} --model.student_args.hidden [8] --max_epochs 1")
@@ -243,13 +243,13 @@ def _of_another_hand(folder: Path) -> LitDistiller:
         (lambda folder: LitDistiller(**SMALL), "^teacher: a student learns from a trained classifier"),
     ],
 )
-def test_what_cannot_teach_is_refused(make: Callable[[Path], LitDistiller], message: str, tmp_path: Path) -> None:
+def test_an_unfit_teacher_is_refused(make: Callable[[Path], LitDistiller], message: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=message) as refused:
         _fit(make(tmp_path))
     assert "\n" not in str(refused.value)
 
 
-def test_a_class_of_ones_own_teaches_if_it_is_named(tmp_path: Path) -> None:
+def test_a_user_class_can_teach_if_it_is_named(tmp_path: Path) -> None:
     file = keep(OddMLP(64, [4]), tmp_path / "odd.ckpt")
     shutil.copy(file, tmp_path / "copy.ckpt")
     _fit(_student(file, teacher_class=f"{__name__}.OddMLP"), limit_train_batches=1)

@@ -49,7 +49,7 @@ def test_with_a_cache_the_same_is_written(how: dict[str, Any], length: int) -> N
     assert len(written[0].unique()) > 1
 
 
-def test_what_is_likeliest_is_what_the_whole_model_says() -> None:
+def test_the_most_likely_tokens_equal_those_of_a_full_forward_pass() -> None:
     model = make().eval()
     ids = prompts(2)
     for _ in range(CONTEXT - 2):
@@ -63,14 +63,14 @@ def test_a_long_prompt_is_read_from_where_the_context_begins() -> None:
     assert torch.equal(model.generate(long, 5, temperature=0), model.generate(long[:, -CONTEXT:], 5, temperature=0))
 
 
-def test_a_prompt_alone_and_among_others() -> None:
+def test_a_prompt_gives_the_same_alone_and_in_a_batch() -> None:
     model, several = make(), prompts(4, count=3)
     together = model.generate(several, 20, temperature=0)
     for alone, expected in zip(several, together, strict=True):
         assert torch.equal(model.generate(alone[None], 20, temperature=0)[0], expected)
 
 
-def test_writing_leaves_no_trace() -> None:
+def test_generating_changes_neither_model_nor_random_state() -> None:
     model = make(dropout=0.5).train()
     state, before = torch.get_rng_state(), {name: value.clone() for name, value in model.state_dict().items()}
     first = model.generate(prompts(), 30, generator=torch.Generator().manual_seed(3))
@@ -106,7 +106,7 @@ def quiet(**options: Any) -> Trainer:
     return Trainer(accelerator="cpu", enable_checkpointing=False, **{**hidden, **options})
 
 
-def test_measures_are_those_of_all_tokens() -> None:
+def test_metrics_are_means_over_all_tokens() -> None:
     model = make()
     model.load_statistics({"token_lengths": torch.arange(VOCABULARY)})
     x, y = windows()
@@ -146,7 +146,7 @@ def test_a_checkpoint_knows_how_long_tokens_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["AdamW", "Muon", "SGD"])
-def test_each_weight_has_the_optimizer_it_wants(optimizer: str) -> None:
+def test_each_weight_has_its_optimizer(optimizer: str) -> None:
     model = make(optimizer=optimizer, lr=0.01, weight_decay=0.1)
     made = make_optimizer(model.optimization["optimizer"], model.param_groups())
     names = {parameter: name for name, parameter in model.named_parameters()}
@@ -192,12 +192,12 @@ def test_it_learns_a_text_by_heart(optimizer: str) -> None:
         ({"loss": "MSELoss"}, "a next_token task takes CrossEntropyLoss"),
     ],
 )
-def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
+def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         LitGPT(**options)
 
 
-def test_a_model_that_has_diverged_writes_nothing() -> None:
+def test_a_model_with_nan_logits_generates_nothing() -> None:
     model = make()
     model.net.embedding.weight.data.fill_(math.nan)
     for temperature in (0, 1):
@@ -205,7 +205,7 @@ def test_a_model_that_has_diverged_writes_nothing() -> None:
             model.generate(prompts(), 3, temperature=temperature)
 
 
-def test_the_coldest_temperature_takes_the_likeliest() -> None:
+def test_the_smallest_temperature_takes_the_most_likely_token() -> None:
     model = make()
     coldest = model.generate(prompts(), 20, temperature=1e-45)
     assert torch.equal(coldest, model.generate(prompts(), 20, temperature=0))
@@ -220,7 +220,7 @@ def test_muon_scales_its_steps_as_it_is_told() -> None:
         assert made.param_groups[0]["adjust_lr_fn"] == expected
 
 
-def test_what_is_frozen_stays_so() -> None:
+def test_generating_restores_the_mode_of_every_module() -> None:
     model = make().train()
     model.net.blocks[0].eval()
     model.generate(prompts(), 3)
@@ -228,7 +228,7 @@ def test_what_is_frozen_stays_so() -> None:
     assert model.net.blocks[1].training
 
 
-def test_what_cannot_be_read_is_refused() -> None:
+def test_impossible_prompts_are_refused() -> None:
     model = make()
     with pytest.raises(ModelError, match=r"^context_length=8: 9 tokens are too many"):
         model(prompts(CONTEXT + 1))

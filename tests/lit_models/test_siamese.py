@@ -46,7 +46,7 @@ def test_a_large_batch_of_half_precision_has_the_same_loss(precision: torch.dtyp
     assert PairTask(6, 0.3).activate(torch.zeros(2, 6, dtype=precision)).isfinite().all()
 
 
-def test_digits_find_their_like(run: Run) -> None:
+def test_nearest_neighbors_of_digits_are_of_their_class(run: Run) -> None:
     line = "--model LitSiamese --model.encoder LitMLP --model.encoder_args.hidden [128] --model.lr 0.003"
     cli = run(f"{line} --max_epochs 10 --early_stopping.monitor val_recall1 --checkpoint.monitor val_recall1")
     assert cli.trainer.callback_metrics["test_recall1"] >= 0.95
@@ -63,7 +63,7 @@ def test_a_row_of_predictions_is_an_embedding_of_length_1(run: Run) -> None:
     torch.testing.assert_close(lengths, torch.ones(len(rows)))
 
 
-def test_texts_have_embeddings_too() -> None:
+def test_texts_have_embeddings() -> None:
     data = TinyTexts()
     model = LitSiamese("LitTextClassifier", {"embedding_dim": 16}, vocab_size=30, max_length=12, num_outputs=3)
     trainer = quiet_trainer(max_epochs=2)
@@ -83,12 +83,12 @@ def test_texts_have_embeddings_too() -> None:
         ({"encoder": "LitTabM"}, "^encoder='LitTabM': "),
     ],
 )
-def test_what_makes_no_pairs_is_refused(options: dict[str, Any], message: str) -> None:
+def test_options_that_do_not_fit_pairs_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         LitSiamese(**options)
 
 
 @pytest.mark.slow
-def test_mnist_finds_its_like(run: Run, data_dir: str) -> None:
+def test_nearest_neighbors_of_mnist_are_of_their_class(run: Run, data_dir: str) -> None:
     cli = run(f"--config {ROOT}/configs/mnist_siamese.yaml --data.data_dir {data_dir} --max_epochs 1")
     assert cli.trainer.callback_metrics["test_recall1"] >= 0.97

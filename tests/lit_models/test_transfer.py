@@ -50,7 +50,7 @@ def _in_hub(state: State) -> None:
     "source",
     ["a.pth", "a.pt", "a.bin", "a.safetensors", "wrapped.pth", "module.pth", "DEFAULT", "IMAGENET1K_V1", "full name"],
 )
-def test_weights_are_those_of_the_file_and_the_head_is_new(tmp_path: Path, learned: State, source: str) -> None:
+def test_weights_come_from_the_file_and_the_head_is_new(tmp_path: Path, learned: State, source: str) -> None:
     path = tmp_path / source
     weights = str(path)
     if source == "a.safetensors":
@@ -117,7 +117,7 @@ def test_statistics_of_the_weights_win_over_those_of_the_data(weights_file: str,
         torch.testing.assert_close(model.eval()(x), model(x.expand(-1, 3, -1, -1)))
 
 
-def test_without_weights_the_data_have_their_own() -> None:
+def test_without_weights_statistics_are_those_of_the_data() -> None:
     model, data = make_transfer("none"), tiny_images()
     quiet_trainer().fit(model, data)
     assert model.normalization.mean.equal(data.statistics["mean"])
@@ -127,7 +127,7 @@ def test_without_weights_the_data_have_their_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_what_turns_images_for_its_weights_does_so_in_a_checkpoint_too(name: str) -> None:
+def test_networks_that_normalize_images_themselves_do_so_without_weights_too(name: str) -> None:
     assert LitTransfer(name, "none", (3, 75, 75)).net.backbone.transform_input
 
 
@@ -210,7 +210,7 @@ def test_a_checkpoint_needs_no_file_of_weights(
 
 @pytest.mark.parametrize("views", [0, 1, 2])
 @pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
-def test_a_frozen_backbone_stays_what_it_was(
+def test_a_frozen_backbone_does_not_change(
     weights_file: str, learned: State, views: int, optimizer: OptimizerName
 ) -> None:
     # Weight decay, too, must not touch it.
@@ -222,7 +222,7 @@ def test_a_frozen_backbone_stays_what_it_was(
     assert not head_weight(model).equal(head)
 
 
-def test_it_learns_from_the_epoch_on_in_which_it_is_unfrozen(weights_file: str, learned: State) -> None:
+def test_the_backbone_trains_from_its_unfreeze_epoch_on(weights_file: str, learned: State) -> None:
     model, watch = make_transfer(weights_file, unfreeze_epoch=2, weight_decay=0.1, lr=0.01), ModeWatch()
     trainer = quiet_trainer(max_epochs=4, callbacks=[watch], val_check_interval=2)
     trainer.fit(model, tiny_images())
@@ -237,7 +237,7 @@ def test_it_learns_from_the_epoch_on_in_which_it_is_unfrozen(weights_file: str, 
     assert again.modes == [{False}] * STEPS
 
 
-def test_it_learns_from_the_start_if_it_is_never_frozen(weights_file: str) -> None:
+def test_the_backbone_trains_from_the_start_if_it_is_not_frozen(weights_file: str) -> None:
     for model in (
         make_transfer(weights_file, unfreeze_epoch=0),
         make_transfer(None, unfreeze_epoch=3),
@@ -259,7 +259,9 @@ def test_a_resumed_run_unfreezes_when_the_uninterrupted_one_does(run: Run, trans
     )
 
 
-def test_a_run_that_trained_the_head_goes_on_with_the_whole(run: Run, transfer_flags: str, learned: State) -> None:
+def test_a_run_that_trained_the_head_resumes_with_the_whole_network(
+    run: Run, transfer_flags: str, learned: State
+) -> None:
     run(f"{transfer_flags} --max_epochs 2 --model.scheduler one-cycle")
     assert is_equal_to(_features_of(saved_state(0)), learned)
     cli = run(f"--ckpt_path {LAST.format(0)} --max_epochs 4 --logger false --model.unfreeze_epoch 0")
@@ -275,7 +277,7 @@ def _features_of(state: State) -> State:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def test_several_devices_that_unfreeze_later_are_refused(weights_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfreezing_later_on_several_devices_is_refused(weights_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "world_size", 2)
     for epoch, refused in ((2, True), (0, False), (None, False)):
         model = make_transfer(weights_file, unfreeze_epoch=epoch, normalize=False)
@@ -297,7 +299,7 @@ def _callbacks(trainer: Trainer) -> list[Callback]:
 
 
 @pytest.mark.parametrize("optimizer", sorted({*get_args(OptimizerName)} - {"LBFGS", "Muon", "SparseAdam"}))
-def test_the_backbone_learns_at_a_share_of_the_rate(weights_file: str, optimizer: OptimizerName) -> None:
+def test_the_backbone_trains_at_a_share_of_the_learning_rate(weights_file: str, optimizer: OptimizerName) -> None:
     rates = Rates()
     model = make_transfer(weights_file, unfreeze_epoch=1, optimizer=optimizer, lr=0.01, backbone_lr_factor=0.2)
     trainer = quiet_trainer(max_epochs=2, limit_train_batches=1, callbacks=[rates])
@@ -311,7 +313,7 @@ def test_the_backbone_learns_at_a_share_of_the_rate(weights_file: str, optimizer
 
 
 @pytest.mark.parametrize("scheduler", get_args(SchedulerName))
-def test_a_schedule_keeps_the_share(weights_file: str, scheduler: SchedulerName) -> None:
+def test_schedules_keep_the_share_of_the_backbone(weights_file: str, scheduler: SchedulerName) -> None:
     rates = Rates()
     model = make_transfer(weights_file, unfreeze_epoch=1, scheduler=scheduler, lr=0.01)
     quiet_trainer(max_epochs=3, callbacks=[rates]).fit(model, tiny_images())
@@ -329,7 +331,9 @@ def test_a_schedule_keeps_the_share(weights_file: str, scheduler: SchedulerName)
         "ReduceLROnPlateau --lr_scheduler.monitor val_loss",
     ],
 )
-def test_so_does_one_of_the_command_line(run: Run, transfer_flags: str, schedule: str) -> None:
+def test_schedules_of_the_command_line_keep_the_share_of_the_backbone(
+    run: Run, transfer_flags: str, schedule: str
+) -> None:
     cli = run(
         f"{transfer_flags} --model.unfreeze_epoch 1 --max_epochs 2 --optimizer SGD --optimizer.lr 0.1 "
         f"--lr_scheduler {schedule} --trainer.callbacks+=tests.helpers.transfer.Rates"
@@ -353,7 +357,7 @@ def test_so_does_one_of_the_command_line(run: Run, transfer_flags: str, schedule
     ids=str,
 )
 @pytest.mark.parametrize("scheduler", ["none", "plateau"])
-def test_changed_rates_are_applied_on_resuming(
+def test_changed_learning_rates_are_applied_on_resuming(
     tmp_path: Path, weights_file: str, options: dict[str, Any], expected: list[float], scheduler: SchedulerName
 ) -> None:
     same: dict[str, Any] = {"unfreeze_epoch": 0, "lr": 0.01, "scheduler": scheduler}
@@ -395,17 +399,17 @@ def test_a_lowered_rate_survives_a_resume_with_the_same_settings(tmp_path: Path,
         ("inception_v3", "DEFAULT", (299, 342, "bilinear")),
     ],
 )
-def test_the_preparation_of_the_weights_is_known(backbone: str, weights: str, expected: tuple[int, int, str]) -> None:
+def test_preprocessing_is_that_of_the_weights(backbone: str, weights: str, expected: tuple[int, int, str]) -> None:
     options = LitTransfer.preprocessing(backbone, weights, input_shape=(3, 224, 224), dropout=0.1)
     assert (options["image_size"], options["resize_size"], options["interpolation"]) == expected
 
 
 @pytest.mark.parametrize("weights", ["none", None])
-def test_without_weights_there_is_none(weights: str | None) -> None:
+def test_without_weights_there_is_no_preprocessing(weights: str | None) -> None:
     assert LitTransfer.preprocessing("resnet18", weights) == {}
 
 
-def test_a_checkpoint_says_which_size_it_was_trained_at(tmp_path: Path) -> None:
+def test_preprocessing_of_a_checkpoint_is_its_image_size(tmp_path: Path) -> None:
     path = tmp_path / "small.ckpt"
     torch.save({"state_dict": {}, "hyper_parameters": {"input_shape": [3, 96, 96]}}, path)
     assert LitTransfer.preprocessing(BACKBONE, str(path)) == {"image_size": 96}
@@ -414,7 +418,7 @@ def test_a_checkpoint_says_which_size_it_was_trained_at(tmp_path: Path) -> None:
         LitTransfer.preprocessing(BACKBONE, str(path))
 
 
-def test_other_weights_are_refused_where_a_run_goes_on(
+def test_other_weights_are_refused_on_resuming(
     run: Run, mistake: Callable[[str], str], weights_file: str, tmp_path: Path
 ) -> None:
     model = f"--model LitTransfer --model.backbone {BACKBONE} --model.weights none"

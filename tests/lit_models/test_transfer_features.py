@@ -78,7 +78,7 @@ def _measure(model: LitTransfer, data: DataModule, **options: Any) -> tuple[list
     ],
     ids=str,
 )
-def test_features_give_what_images_give(
+def test_training_on_features_equals_training_on_images(
     weights_file: str, learned: State, extracted: list[int], options: dict[str, Any], trainer: dict[str, Any]
 ) -> None:
     results = []
@@ -98,7 +98,7 @@ def test_features_give_what_images_give(
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
-def test_so_they_do_in_every_task(weights_file: str, task: TaskName) -> None:
+def test_training_on_features_equals_training_on_images_in_every_task(weights_file: str, task: TaskName) -> None:
     results: list[dict[str, float]] = []
     for views in (0, 1):
         torch.manual_seed(0)
@@ -114,7 +114,7 @@ def test_so_they_do_in_every_task(weights_file: str, task: TaskName) -> None:
         assert results[1][name] == pytest.approx(value, rel=1e-4, abs=1e-5)
 
 
-def test_after_the_fit_there_are_images_again(weights_file: str, extracted: list[int]) -> None:
+def test_the_data_give_images_again_after_the_fit(weights_file: str, extracted: list[int]) -> None:
     watch, model, data = ModeWatch(), make_transfer(weights_file), tiny_images(shift=1)
     trainer = quiet_trainer(callbacks=[watch], max_epochs=2)
     trainer.fit(model, data)
@@ -140,7 +140,7 @@ class Fail(Callback):
 
 
 @pytest.mark.parametrize("then", ["test", "predict", "fit"])
-def test_so_there_are_after_a_fit_that_broke_off(weights_file: str, then: str) -> None:
+def test_the_data_give_images_again_after_a_fit_that_failed(weights_file: str, then: str) -> None:
     model, data, watch = make_transfer(weights_file), tiny_images(shift=1), ModeWatch()
     with pytest.raises(ValueError, match="no"):
         quiet_trainer(max_epochs=2, callbacks=[Fail()]).fit(model, data)
@@ -165,7 +165,7 @@ def test_so_there_are_after_a_fit_that_broke_off(weights_file: str, then: str) -
     ],
     ids=str,
 )
-def test_a_look_at_a_few_batches_computes_no_features_of_all(
+def test_a_fit_of_a_few_batches_computes_no_features(
     weights_file: str, extracted: list[int], options: dict[str, Any]
 ) -> None:
     quiet_trainer(**options).fit(make_transfer(weights_file), tiny_images())
@@ -173,7 +173,7 @@ def test_a_look_at_a_few_batches_computes_no_features_of_all(
 
 
 @pytest.mark.parametrize("option", [{"unfreeze_epoch": 1}, {"unfreeze_epoch": 0}, {"views": 0}], ids=str)
-def test_nor_does_what_changes_or_need_not_be_kept(
+def test_features_are_not_computed_once_if_they_change_or_are_not_cached(
     weights_file: str, extracted: list[int], option: dict[str, Any]
 ) -> None:
     quiet_trainer().fit(make_transfer(weights_file, **option), tiny_images())
@@ -181,13 +181,13 @@ def test_nor_does_what_changes_or_need_not_be_kept(
     assert not extracted
 
 
-def test_without_validation_features_are_computed_all_the_same(weights_file: str, extracted: list[int]) -> None:
+def test_features_are_computed_without_a_validation_split(weights_file: str, extracted: list[int]) -> None:
     data = tiny_images(val_fraction=0)
     quiet_trainer().fit(make_transfer(weights_file), data)
     assert sum(extracted) == data.splits["train"].size
 
 
-def test_views_are_different_draws_and_a_run_repeats_them(weights_file: str) -> None:
+def test_views_differ_and_are_reproducible(weights_file: str) -> None:
     class Keep(LitTransfer):
         def on_train_start(self) -> None:
             super().on_train_start()
@@ -228,7 +228,7 @@ def test_a_resumed_run_has_the_same_views(run: Run, transfer_flags: str) -> None
     )
 
 
-def test_plain_loaders_have_no_features_to_keep(weights_file: str, learned: State, extracted: list[int]) -> None:
+def test_plain_loaders_compute_features_in_every_step(weights_file: str, learned: State, extracted: list[int]) -> None:
     samples = tiny_images().load()["train"]
     loader: DataLoader[Any] = DataLoader(TensorDataset(samples.x / 255, samples.y), batch_size=20)
     model = make_transfer(weights_file)
@@ -240,7 +240,7 @@ def test_plain_loaders_have_no_features_to_keep(weights_file: str, learned: Stat
     assert not extracted
 
 
-def test_features_and_images_get_the_same_scores(weights_file: str) -> None:
+def test_features_and_images_give_the_same_outputs(weights_file: str) -> None:
     model = LitTransfer(BACKBONE, weights_file, (3, 32, 32), task="regression", num_outputs=2).eval()
     model.load_weights()
     model.task.normalization.set(torch.tensor([3.0, 4.0]), torch.tensor([5.0, 6.0]))  # type: ignore[union-attr, operator]
@@ -272,7 +272,7 @@ def test_the_best_checkpoint_is_tested_on_images(run: Run, transfer_flags: str) 
     assert found.Tags()["graph"]
 
 
-def test_precision_of_half_the_bits_is_kept_out_of_the_features(weights_file: str) -> None:
+def test_features_are_computed_at_the_precision_of_the_trainer(weights_file: str) -> None:
     model = make_transfer(weights_file)
     trainer = quiet_trainer(precision="bf16-mixed")
     trainer.fit(model, tiny_images())
@@ -281,7 +281,7 @@ def test_precision_of_half_the_bits_is_kept_out_of_the_features(weights_file: st
         quiet_trainer(precision=precision).fit(make_transfer(weights_file), tiny_images())
 
 
-def test_compiled_it_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_network_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     compile_by = torch.compile
     monkeypatch.setattr(torch, "compile", lambda call, **_: compile_by(call, backend="eager"))
     results = []

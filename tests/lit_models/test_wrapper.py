@@ -53,7 +53,7 @@ class Wider(LitMLP):
             "^encoder='LitTextClassifier': it reads labeled texts, which these data are not",
         ),
         ("LitConvNet", {}, ROWS, r"^encoder='LitConvNet': it does not fit these data, of which an input is \(8,\)"),
-        ("LitLeNet", {}, {"input_shape": (1, 8, 8)}, r"^input_shape=\[1, 8, 8\]: LeNet takes 28x28"),
+        ("LitLeNet", {}, {"input_shape": (1, 8, 8)}, r"^input_shape=\[1, 8, 8\]: LeNet is made for 28x28"),
         (
             "LitConvNet",
             {},
@@ -70,7 +70,7 @@ class Wider(LitMLP):
         (f"{__name__}.Wider", {}, {}, "it has 33 outputs for each sample, and num_outputs is 32"),
     ],
 )
-def test_an_inner_model_that_does_not_go_is_refused(
+def test_an_inner_model_that_does_not_fit_is_refused(
     encoder: str, args: dict[str, Any], sizes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ModelError, match=message) as refused:
@@ -78,7 +78,7 @@ def test_an_inner_model_that_does_not_go_is_refused(
     assert "\n" not in str(refused.value)
 
 
-def test_sizes_go_to_those_that_take_them() -> None:
+def test_sizes_are_passed_to_inner_models_that_take_them() -> None:
     model = LitSiamese("LitMLP", {"hidden": [5]}, in_features=9, input_shape=(1, 3, 3), cat_cardinalities=[4])
     assert isinstance(model.net, LitMLP)
     assert model.net.net.get_submodule("layers.1").in_features == 8 + 3  # of the category's codes, all but 0
@@ -128,7 +128,7 @@ def test_a_pretrained_backbone_is_loaded_and_frozen(tmp_path: Path) -> None:
     assert not again.get_parameter(name).equal(torch.load(broken, weights_only=True)["state_dict"][name])
 
 
-def test_weights_that_are_not_there_are_missed_before_the_data_are_read() -> None:
+def test_missing_weights_are_reported_before_the_data_are_read() -> None:
     model = LitSiamese("LitTransfer", {"weights": "no/such.pth"}, input_shape=(1, 28, 28))
     with pytest.raises(ModelError, match=r"no/such\.pth"):
         model.prepare_weights()

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("torch_home")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_published_weights_say_all_that_is_needed_of_them(name: str) -> None:
+def test_published_weights_have_statistics_sizes_and_a_hash(name: str) -> None:
     known = torchvision_weights(name, "DEFAULT")
     prepared = known.transforms()
     assert len(prepared.mean) == len(prepared.std) == 3
@@ -46,19 +46,19 @@ def test_published_weights_say_all_that_is_needed_of_them(name: str) -> None:
 @pytest.mark.parametrize(
     "weights", ["DEFAULT", "IMAGENET1K_V1", "ResNet18_Weights.IMAGENET1K_V1", "ResNet18_Weights.DEFAULT"]
 )
-def test_published_weights_go_by_any_of_their_names(weights: str) -> None:
+def test_published_weights_have_several_names(weights: str) -> None:
     assert torchvision_weights("resnet18", weights) is models.ResNet18_Weights.IMAGENET1K_V1
 
 
 @pytest.mark.parametrize("weights", ["IMAGENET1K_V9", "default", "", "resnet18"])
-def test_unknown_ones_are_refused_with_those_that_there_are(weights: str) -> None:
+def test_unknown_names_of_weights_are_refused_with_the_known_ones(weights: str) -> None:
     with pytest.raises(ModelError, match=rf"^weights='{weights}': resnet18 has IMAGENET1K_V1, DEFAULT") as error:
         torchvision_weights("resnet18", weights)
     assert "a file that ends in .pth" in str(error.value)
 
 
 @pytest.mark.parametrize("ending", FILES)
-def test_a_file_goes_by_its_ending(ending: str) -> None:
+def test_a_file_is_recognized_by_its_suffix(ending: str) -> None:
     assert is_file(f"some/where{ending}")
     assert torchvision_weights("resnet18", f"some/where{ending}") is models.ResNet18_Weights.DEFAULT
     assert not is_file("DEFAULT")
@@ -74,7 +74,7 @@ def _write(path: Path, state: dict[str, Tensor]) -> str:
 
 @pytest.mark.parametrize("file", ["w.pth", "w.pt", "w.bin", "w.safetensors"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
-def test_weights_are_read_as_they_are_whatever_wraps_their_names(tmp_path: Path, file: str, prefix: str) -> None:
+def test_prefixes_of_wrappers_are_removed_from_names(tmp_path: Path, file: str, prefix: str) -> None:
     state = {"fc.weight": torch.randn(2, 3), "conv1.weight": torch.randn(4, 5)}
     path = _write(tmp_path / file, {prefix + key: value for key, value in state.items()})
     found = read_weights("resnet18", path)
@@ -91,7 +91,7 @@ def test_a_file_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model"])
-def test_weights_are_found_beside_other_things(tmp_path: Path, key: str) -> None:
+def test_weights_are_found_within_a_training_state(tmp_path: Path, key: str) -> None:
     state = {"conv1.weight": torch.randn(4, 5)}
     torch.save({key: {**state, "names": "none"}, "epoch": 3, "optimizer": {"lr": 0.1}}, tmp_path / "w.pth")
     torch.testing.assert_close(dict(read_weights("resnet18", str(tmp_path / "w.pth")).state), state)
@@ -131,7 +131,7 @@ def test_files_are_read_as_torchvision_published_them(tmp_path: Path, name: str,
     [[torch.zeros(3)], torch.zeros(3), None, 5, "text"],
     ids=["list", "tensor", "none", "number", "text"],
 )
-def test_what_is_no_dictionary_is_refused(tmp_path: Path, content: object) -> None:
+def test_a_file_without_a_dictionary_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(ModelError, match="no weights can be read from"):
         read_weights("resnet18", str(tmp_path / "w.pth"))
@@ -200,7 +200,7 @@ def _bad(tmp_path: Path, learned: State, what: str) -> str:
         ("convnet", "a checkpoint of another model; give one of LitTransfer"),
     ],
 )
-def test_what_holds_no_weights_is_refused_in_one_line(
+def test_a_file_without_weights_is_refused_in_one_line(
     tmp_path: Path, learned: State, mistake: Callable[[str], str], what: str, said: str
 ) -> None:
     path = _bad(tmp_path, learned, what)
@@ -232,7 +232,9 @@ def test_what_holds_no_weights_is_refused_in_one_line(
         ("nan", "classifier.0.weight holds NaN or infinity"),
     ],
 )
-def test_so_it_is_in_a_notebook(tmp_path: Path, learned: State, what: str, said: str) -> None:
+def test_a_file_without_weights_is_refused_in_a_notebook_too(
+    tmp_path: Path, learned: State, what: str, said: str
+) -> None:
     path = _bad(tmp_path, learned, what)
     model = make_transfer(path)
     with pytest.raises(ModelError, match=f"^weights='{path}': ") as refused:
@@ -242,7 +244,7 @@ def test_so_it_is_in_a_notebook(tmp_path: Path, learned: State, what: str, said:
     assert not model.has_weights
 
 
-def test_a_missing_download_says_where_to_put_it(
+def test_a_failed_download_says_where_to_put_the_file(
     mistake: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch, learned: State, weights_file: str
 ) -> None:
     def offline(*args: object, **options: object) -> None:
