@@ -50,7 +50,7 @@ def run(data_dir: str, rounds: int = 5) -> None:
 
 
 def _unpack(data_dir: str, folder: str) -> None:
-    """Put the files where and how torchvision wants them."""
+    """Unpack the files to where torchvision looks for them."""
     target = Path(folder) / "MNIST" / "raw"
     target.mkdir(parents=True)
     source = Path(data_dir) / "MNIST" / "raw"

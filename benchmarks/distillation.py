@@ -1,4 +1,4 @@
-"""What a teacher is worth: a 784-32-10 network on MNIST from labels alone, and from `mnist_conv` as well."""
+"""Distillation: a 784-32-10 network on MNIST, from labels alone and from labels and `mnist_conv`."""
 
 import contextlib
 import io

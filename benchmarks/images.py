@@ -31,7 +31,7 @@ def run(data_dir: str, rounds: int = 5) -> None:
 
 
 def _data_path(path: Path, work: str, rounds: int) -> None:
-    # Without random transforms, the middle of each picture is cut out.
+    # Without random transforms, images are center-cropped.
     options: dict[str, Any] = {"path": str(path), "cache_dir": work}
     plain: dict[str, Any] = {**options, "train_transforms": []}
     cached, cached_plain = (ImageFolderDataModule(cache="disk", **each) for each in (options, plain))

@@ -1,4 +1,4 @@
-"""Fair timing: the contenders take turns, so that whatever else the machine does falls on all of them."""
+"""Fair timing: contenders take turns, so that other load on the machine affects all of them alike."""
 
 import statistics
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ def compare(title: str, contenders: Mapping[str, Callable[[], float]], rounds: i
         for name, contender in contenders.items():
             seconds[name].append(contender())
     medians = {name: statistics.median(times) for name, times in seconds.items()}
-    # Of ratios within a round: both parts of such a pair saw the same machine.
+    # Ratios within a round: both parts of such a pair ran under the same load.
     first, *_ = seconds.values()
     print(f"\n{title} ({rounds} interleaved rounds)\n")
     print("| | median s | min s | max s | median ratio to the first |")

@@ -55,7 +55,7 @@ def run(data_dir: str, rounds: int = 3) -> None:
 
 
 def _loop(corpus: str, cache: str) -> tuple[float, float]:
-    """Train the same network on the same tokens, and give seconds and the last validation loss."""
+    """Train the same network on the same tokens, and return seconds and the last validation loss."""
     seed_everything(0, verbose=False)
     data = TextCorpusDataModule(corpus, cache_dir=cache, context_length=64, test_fraction=0)
     text = Path(corpus).read_text()

@@ -23,21 +23,21 @@ RECIPE = Path(__file__).parent.parent / "configs" / "mnist_mlp_256.yaml"
 
 
 class Stopwatch(Callback):
-    """Takes the time from the start of one epoch to the start of the next: all that an epoch costs."""
+    """Measures from the start of one epoch to the start of the next: all that an epoch costs."""
 
     def __init__(self) -> None:
         self.starts: list[float] = []
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the clock."""
+        """Record the time."""
         self.starts.append(time.perf_counter())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the clock once more."""
+        """Record the time."""
         self.starts.append(time.perf_counter())
 
     def median(self) -> float:
-        """Seconds of a typical epoch after the first one."""
+        """Return the median seconds of an epoch, without the first."""
         epochs = [after - before for before, after in zip(self.starts, self.starts[1:], strict=False)]
         return statistics.median(epochs[1:])
 
@@ -94,9 +94,9 @@ def _loop(data_dir: str) -> float:
         correct, val_loss = torch.zeros(()), torch.zeros(())
         with torch.no_grad():
             for images, labels in zip(val_x.split(4 * BATCH_SIZE), val_y.split(4 * BATCH_SIZE), strict=True):
-                scores = net(images)
-                val_loss += criterion(scores, labels) * len(labels)
-                correct += (scores.argmax(1) == labels).sum()
+                logits = net(images)
+                val_loss += criterion(logits, labels) * len(labels)
+                correct += (logits.argmax(1) == labels).sum()
         _ = float(total), float(val_loss), float(correct)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])

@@ -1,4 +1,4 @@
-"""What transfer is worth: MNIST from 100 images, by a ResNet-18 from scratch and by one that has seen FashionMNIST."""
+"""Transfer learning: MNIST from 100 images, by a ResNet-18 from scratch and by one trained on FashionMNIST."""
 
 import contextlib
 import io
@@ -76,7 +76,7 @@ def _row(name: str, line: str, repeats: int) -> None:
 
 
 def _fit(line: str) -> tuple[str, float]:
-    """Train, and give the best checkpoint and its test accuracy."""
+    """Train, and return the best checkpoint and its test accuracy."""
     options = "--model LitTransfer --model.backbone_lr_factor 1 --model.scheduler one-cycle"
     quiet = "--enable_progress_bar false --early_stopping.patience 1000"
     with contextlib.redirect_stdout(io.StringIO()):

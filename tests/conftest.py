@@ -1,4 +1,4 @@
-"""What every test can ask for: the repository, real data, and the front door in an empty folder."""
+"""Fixtures of all tests: real data, MNIST, and the command line in an empty folder."""
 
 import os
 from collections.abc import Callable
@@ -9,21 +9,30 @@ import torch
 
 from kindling.cli import main
 from tests.helpers.front_door import ROOT, Run
+from tests.helpers.mnist_files import write_mnist
 
-# Processes that run tests at once share the cores: those who all want all of them wait for one another.
+# Test processes share the cores: if each used all of them, they would wait for one another.
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     threads = max(1, (os.cpu_count() or 1) // int(workers))
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that a test starts
 
 
+DATA_DIR = Path(os.environ.get("KINDLING_DATA", ROOT / "../shared/data")).resolve()
+
+
 @pytest.fixture
 def data_dir() -> str:
     """The folder of real data, which is not a part of the project."""
-    folder = Path(os.environ.get("KINDLING_DATA", ROOT / "../shared/data")).resolve()
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there: set KINDLING_DATA to a folder that holds MNIST and FashionMNIST")
-    return str(folder)
+    if not DATA_DIR.is_dir():
+        pytest.skip(f"{DATA_DIR} is not there: set KINDLING_DATA to a folder that holds MNIST and FashionMNIST")
+    return str(DATA_DIR)
+
+
+@pytest.fixture(scope="session")
+def mnist_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with MNIST and FashionMNIST: the real ones, or else a few hundred digits of scikit-learn."""
+    return str(DATA_DIR if DATA_DIR.is_dir() else write_mnist(tmp_path_factory.mktemp("mnist")))
 
 
 @pytest.fixture
@@ -44,7 +53,7 @@ def run(workdir: Path) -> Run:
 
 @pytest.fixture
 def mistake(run: Run, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
-    """Run a command line that must fail as a user's mistake does, and give its one line."""
+    """Run a command line that must fail as a user's mistake, and return its one line."""
 
     def fail(line: str) -> str:
         with pytest.raises(SystemExit) as stop:

@@ -1,4 +1,4 @@
-"""Every notebook runs from a fresh kernel, in order, and is kept without what a run leaves in it."""
+"""Every notebook runs from a fresh kernel, in order, and is stored without outputs."""
 
 from pathlib import Path
 from typing import Any
@@ -11,24 +11,26 @@ from nbclient import NotebookClient
 from tests.helpers.front_door import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-QUICK = ("01_tensors_and_autograd", "02_cost_curve")  # they need neither Lightning nor data
+QUICK = ("01_tensors_and_autograd", "02_cost_curve")  # neither Lightning nor data
+# Their cells assert figures of the real data.
+ON_REAL_DATA = ("07_mnist_mlp", "08_lenet_filters", "10_optimizers", "11_transfer_learning")
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home for all kernels, so that Matplotlib looks for its fonts once, with a kernel that is this Python."""
+    """A home for all kernels, so that Matplotlib builds its font cache once, with a kernel of this Python."""
     folder = tmp_path_factory.mktemp("home")
     install(prefix=str(folder))
     return folder
 
 
 @pytest.fixture
-def kernel(home: Path, data_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment of a kernel: real data, no network, and nothing of the user's own."""
+def kernel(home: Path, mnist_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a kernel: data, no network, and an empty home."""
     environment = {
         **{"HOME": home, "JUPYTER_PATH": home / "share" / "jupyter", "MPLCONFIGDIR": home / "matplotlib"},
-        **{"KINDLING_DATA": data_dir, "PYTHONPATH": ROOT},
-        **dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9"),  # nobody answers there
+        **{"KINDLING_DATA": mnist_dir, "PYTHONPATH": ROOT},
+        **dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9"),  # nothing listens there
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, str(value))
@@ -39,13 +41,15 @@ def _read(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def _by_speed(path: Path) -> Any:  # noqa: ANN401  # pytest keeps its class of parameters to itself
+def _by_speed(path: Path) -> Any:  # noqa: ANN401  # pytest does not export its class of parameters
     return pytest.param(path, id=path.stem, marks=[] if path.stem in QUICK else [pytest.mark.slow])
 
 
 @pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("path", [_by_speed(path) for path in NOTEBOOKS])
-def test_it_runs(path: Path, tmp_path: Path) -> None:
+def test_it_runs(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if path.stem in ON_REAL_DATA:
+        request.getfixturevalue("data_dir")
     folder = tmp_path / "notebooks"
     folder.mkdir()
     notebook = _read(path)
@@ -60,7 +64,7 @@ def test_it_runs(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_is_kept_without_outputs(path: Path) -> None:
+def test_it_is_stored_without_outputs(path: Path) -> None:
     notebook = _read(path)
     nbformat.validate(notebook)
     assert notebook.metadata.keys() == {"kernelspec", "language_info"}

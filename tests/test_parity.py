@@ -101,12 +101,12 @@ def test_logistic_regression_with_the_sum_of_binary_cross_entropies() -> None:
 
 
 @pytest.mark.parametrize("network", ["deep_mlp", "lenet"])
-def test_networks_on_mnist(network: str, data_dir: str) -> None:
+def test_networks_on_mnist(network: str, mnist_dir: str) -> None:
     seed_everything(0)
     options: dict[str, Any] = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.5}
     model = LitMLP(784, [512, 256, 128, 64], **options) if network == "deep_mlp" else LitLeNet(**options)
     net = copy.deepcopy(model.net).double()
-    data = MNISTDataModule(data_dir, batch_size=64, seed=3)
+    data = MNISTDataModule(mnist_dir, batch_size=64, seed=3)
     samples, indices = data.splits["train"]
     x, y = samples.x[indices].double() / 255, samples.y[indices]
     x = (x - x.mean().float()) / x.std(correction=0).float()  # the statistics have 32 bits
