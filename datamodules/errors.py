@@ -1,4 +1,4 @@
-"""What goes wrong with data."""
+"""Errors of data modules."""
 
 import difflib
 from collections.abc import Sequence
@@ -32,25 +32,34 @@ class DataError(ValueError):
     def sentence(self) -> str:
         """Problem and remedy."""
         text = f"{self.problem}; {self.remedy}" if self.remedy else self.problem
-        return text if text.endswith(".") else f"{text}."
+        return text if text.endswith((".", "?")) else f"{text}."
 
 
 def listed(names: Sequence[str], most: int) -> str:
-    """Name the first of some things, and say whether there are more."""
+    """Return the first names, separated by commas, and an ellipsis if there are more."""
     return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
 
 
-def check_names(wanted: Sequence[str], found: Sequence[str], source: str) -> None:
-    """Look whether a table has the columns it needs.
+def check_names(
+    wanted: Sequence[str], found: Sequence[str], source: str = "", option: str = "", value: object = None
+) -> None:
+    """Raise an error for a column that a table lacks.
+
+    Args:
+        wanted: The columns that are needed.
+        found: The columns of the table.
+        source: The table, for the message.
+        option: The argument that names the columns, if one does.
+        value: Its value.
 
     Raises:
-        DataError: If one is not there; the message has the nearest name that is.
+        DataError: If a column is not there; the message suggests the nearest name.
     """
     for name in wanted:
         if name not in found:
             close = [other for other in found if other.lower() == name.lower()]
             close = close or difflib.get_close_matches(name, found, n=1)
-            raise DataError(
-                f"{source}: there is no column {name!r}"
-                + (f"; did you mean {close[0]!r}?" if close else f", only {', '.join(found[:12])}.")
-            )
+            problem = f"{source}{source and ': '}there is no column {name!r}"
+            if not close:
+                raise DataError(f"{problem}, only {', '.join(found[:12])}", option=option, value=value)
+            raise DataError(problem, f"did you mean {close[0]!r}?", option, value)

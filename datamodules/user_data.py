@@ -2,6 +2,7 @@
 
 import math
 import os
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -31,27 +32,81 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-class UserDataModule(DataModule):
-    """Base of data modules for files of one's own, which know by their content what a model was trained on.
+class Source:
+    """Everything that a data module read from its files: each part once, when it is first asked for.
 
-    `predict` takes all that is at the path, and so does `test` if it is not what the model was trained on. A leaf gives
-    `fingerprint`, and `everything` and `unlabeled`, all samples in their order with and without targets.
+    What is read depends on the options of the data module and on what was fitted. Where a checkpoint changes the
+    latter, a new source takes the place of this one.
 
     Args:
-        path: Where they are.
-        cache_dir: Where what was made of them is kept; the folder can be deleted at any time.
+        data: The data module.
+    """
+
+    def __init__(self, data: Any) -> None:  # noqa: ANN401  # a leaf says which class it is
+        self.data = data
+
+    @cached_property
+    def splits(self) -> dict[Stage, Any]:
+        """The training, validation and test splits."""
+        return cast("dict[Stage, Any]", self.data.divide(self.data.load()))
+
+    @property
+    def everything(self) -> Any:  # noqa: ANN401  # a data set
+        """All samples that have a target, in their order."""
+        raise NotImplementedError
+
+    @property
+    def unlabeled(self) -> Any:  # noqa: ANN401
+        """All samples, without their targets, in their order."""
+        raise NotImplementedError
+
+
+class UserDataModule(DataModule):
+    """Base of data modules for a person's own files, which know by their content what a model was trained on.
+
+    `predict` takes all files at the path, and so does `test` if they are not what the model was trained on. A leaf
+    defines `fingerprint` and `open_source`.
+
+    Args:
+        path: A file, folder or glob.
+        cache_dir: Folder of what was parsed, decoded or encoded before; it can be deleted at any time.
         kwargs: Options of `DataModule`.
     """
 
     is_fitted_by_state = True
-    everything: Any
-    unlabeled: Any
 
     def __init__(self, path: str = "", cache_dir: str = "~/.cache/kindling", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.path = path
         self.cache_dir = cache_dir
+        self._source: Source | None = None  # everything read from the files; None before that, or if it is outdated
         self._trained_on: str | None = None  # the fingerprint of what the model was trained on
+
+    def open_source(self) -> Source:
+        """Return a new source; nothing needs to be read yet."""
+        return Source(self)
+
+    @property
+    def source(self) -> Any:  # noqa: ANN401  # a leaf says which class it is
+        """Everything read from the files; opened when it is first asked for, and again after `_source = None`."""
+        if self._source is None:
+            self._source = self.open_source()
+        return self._source
+
+    @property
+    def splits(self) -> dict[Stage, Any]:  # type: ignore[override]  # kept by the source
+        """The training, validation and test splits; an empty one is absent."""
+        return self.source.splits
+
+    @property
+    def everything(self) -> Any:  # noqa: ANN401  # a data set
+        """All samples that have a target, in their order."""
+        return self.source.everything
+
+    @property
+    def unlabeled(self) -> Any:  # noqa: ANN401
+        """All samples, without their targets, in their order."""
+        return self.source.unlabeled
 
     @property
     def fingerprint(self) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn, Protocol
+from typing import Literal, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -22,27 +22,25 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datamodules.errors import DataError
-from datamodules.images.decoding import ImageError, Interpolation, to_rgb, to_square
-from datamodules.images.transforms import transform_batch
-from datamodules.sampler import Store
+from datamodules.images.decoding import ImageError, Interpolation, resize_and_crop, to_rgb
 from datamodules.user_data import available_cores, physical_memory, say
 
 Cache = Literal["auto", "memory", "disk", "none"]
 
 FORMAT = 1  # of what is in a cache; another number makes older files unknown
 SQUARES, BAD = "squares.npy", "bad.json"  # of a cache; the second is there only when all is complete
-AT_ONCE = 256  # pictures that are decoded before the first of them is written
+AT_ONCE = 256  # images that are decoded before the first of them is written
 
 
-class Pictures(Protocol):
-    """Pictures by number, not decoded yet."""
+class EncodedImages(Protocol):
+    """Images by number, not decoded yet."""
 
     @property
     def names(self) -> Sequence[str]:
-        """What each is called."""
+        """The name of each."""
 
     def read(self, number: int) -> bytes:
-        """Give what is in a picture's file.
+        """Return the bytes of an image's file.
 
         Raises:
             ImageError: If it cannot be read.
@@ -50,56 +48,54 @@ class Pictures(Protocol):
 
 
 class Decoder:
-    """Squares `(3, size, size)`, uint8, made from pictures when they are asked for.
+    """Images `(3, size, size)`, uint8, decoded when they are asked for.
 
     Args:
-        pictures: The pictures.
-        size: Height and width of a square, in pixels.
-        interpolation: How pixels are weighed.
+        images: The encoded images.
+        size: Height and width of a decoded image, in pixels.
+        interpolation: How pixels are weighted.
     """
 
-    def __init__(self, pictures: Pictures, size: int, interpolation: Interpolation) -> None:
-        self.pictures = pictures
+    def __init__(self, images: EncodedImages, size: int, interpolation: Interpolation) -> None:
+        self.images = images
         self.size = size
         self.interpolation: Interpolation = interpolation
 
     def __len__(self) -> int:
-        return len(self.pictures.names)
+        return len(self.images.names)
 
     def decode(self, number: int) -> NDArray[np.uint8]:
-        """Decode one picture.
+        """Decode one image.
 
         Raises:
-            ImageError: If it is none.
+            ImageError: If it is not an image.
         """
-        return to_square(to_rgb(self.pictures.read(number)), self.size, self.interpolation)
+        return resize_and_crop(to_rgb(self.images.read(number)), self.size, self.interpolation)
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """Decode a batch, `index` of shape `(B,)`, as `Tensor.index_select` would take it."""
-        squares = []
-        # A large photograph is no bomb yet, and odd metadata are no damage.
+        images = []
+        # Pillow warns of large photographs and malformed metadata.
         with warnings.catch_warnings(action="ignore"):
             for number in index.tolist():
                 try:
-                    squares.append(self.decode(number))
-                except ImageError as error:  # all were looked at once
-                    raise DataError(
-                        f"--data.path: {self.pictures.names[number]} has changed since it was looked at: {error}; "
-                        "leave the files as they are."
-                    ) from None
-        return torch.from_numpy(np.stack(squares))
+                    images.append(self.decode(number))
+                except ImageError as error:  # all were decoded once
+                    problem = f"{self.images.names[number]} has changed since it was first decoded: {error}"
+                    raise DataError(problem, "leave the files as they are", "path") from None
+        return torch.from_numpy(np.stack(images))
 
     @cached_property
     def fingerprint(self) -> str:
-        """What the content of all pictures hashes to; one that cannot be read counts as empty."""
+        """Hash of the content of all images; one that cannot be read counts as empty."""
 
         def digest(number: int) -> bytes:
             try:
-                return hashlib.sha256(self.pictures.read(number)).digest()
+                return hashlib.sha256(self.images.read(number)).digest()
             except ImageError:
                 return b""
 
-        with ThreadPoolExecutor(available_cores()) as pool:  # hashing and reading wait for no other thread
+        with ThreadPoolExecutor(available_cores()) as pool:  # hashing and reading release the GIL
             return hashlib.sha256(b"".join(pool.map(digest, range(len(self))))).hexdigest()
 
     @property
@@ -109,32 +105,10 @@ class Decoder:
         return hashlib.sha256(repr(made).encode()).hexdigest()[:24]
 
 
-class Transformed:
-    """Some of many squares, as a chain of transforms leaves them; it is indexed like a tensor.
-
-    Args:
-        squares: All squares, `(N, 3, S, S)`.
-        rows: Which of them these are, `(n,)`.
-        transforms: What is done to every batch.
-    """
-
-    def __init__(self, squares: Store, rows: Tensor, transforms: Sequence[Any] = ()) -> None:
-        self.squares = squares
-        self.rows = rows
-        self.transforms = transforms
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def index_select(self, dim: int, index: Tensor) -> Tensor:
-        """Take a batch, `index` of shape `(B,)`."""
-        return transform_batch(self.transforms, self.squares.index_select(dim, self.rows[index]))
-
-
 class Decoded(NamedTuple):
-    """What gives squares when it is indexed by a tensor, and why some pictures have none, by their numbers."""
+    """Decoded images, indexed by a tensor, and why some are bad, by their numbers."""
 
-    squares: Tensor | Decoder
+    images: Tensor | Decoder
     bad: dict[int, str]
 
 
@@ -237,11 +211,11 @@ def _keep(decoder: Decoder, kept: Path, name: str, stop: bool, shape: tuple[int,
 
 
 def _drop(number: int, square: NDArray[np.uint8]) -> None:
-    """Keep nothing of a square."""
+    """Drop a decoded image."""
 
 
 def _scan(decoder: Decoder, name: str, stop: bool, take: Callable[[int, NDArray[np.uint8]], object]) -> dict[int, str]:
-    """Decode all pictures in parallel, hand the squares on in their order, and say what is bad."""
+    """Decode all images in parallel, pass them to `take` in their order, and return which are bad, and why."""
 
     def attempt(number: int) -> NDArray[np.uint8] | ImageError:
         try:
@@ -251,21 +225,21 @@ def _scan(decoder: Decoder, name: str, stop: bool, take: Callable[[int, NDArray[
 
     bad: dict[int, str] = {}
     black = np.zeros((3, decoder.size, decoder.size), np.uint8)
-    pool = ThreadPoolExecutor(available_cores())  # decoding and resizing wait for no other thread
+    pool = ThreadPoolExecutor(available_cores())  # decoding and resizing release the GIL
     # No bar in a file.
-    bar = tqdm(total=len(decoder), desc=f"decoding {name}", unit=" pictures", disable=None, leave=False)
-    # Threads share the filters of warnings, so that none of them may change these.
+    bar = tqdm(total=len(decoder), desc=f"decoding {name}", unit=" images", disable=None, leave=False)
+    # Threads share the filters of warnings, so none of them may change these.
     with warnings.catch_warnings(action="ignore"), bar:
         try:
             for start in range(0, len(decoder), AT_ONCE):
                 numbers = range(start, min(start + AT_ONCE, len(decoder)))
-                for number, square in zip(numbers, pool.map(attempt, numbers), strict=True):
-                    if isinstance(square, ImageError):
-                        bad[number] = str(square)
+                for number, image in zip(numbers, pool.map(attempt, numbers), strict=True):
+                    if isinstance(image, ImageError):
+                        bad[number] = str(image)
                         if stop:
                             _refuse(decoder, number, bad[number])
-                        square = black
-                    take(number, square)
+                        image = black
+                    take(number, image)
                     bar.update()
         finally:
             pool.shutdown(cancel_futures=True)
@@ -273,6 +247,5 @@ def _scan(decoder: Decoder, name: str, stop: bool, take: Callable[[int, NDArray[
 
 
 def _refuse(decoder: Decoder, number: int, why: str) -> NoReturn:
-    raise DataError(
-        f"--data.path: {decoder.pictures.names[number]}: {why}; mend or remove it, or give --data.on_bad_image skip."
-    )
+    remedy = "repair or remove it, or give `on_bad_image=skip`"
+    raise DataError(f"{decoder.images.names[number]}: {why}", remedy, "path")
