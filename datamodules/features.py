@@ -1,15 +1,113 @@
-"""What a network that stays as it is makes of its inputs, computed once."""
+"""Augmentation of training batches, and features of a frozen network, computed once, in the place of inputs."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datamodules.sampler import Samples, Split
+from datamodules.holdout import Stage
+from datamodules.sampler import Annotated, Samples, Split
 
 Change = Callable[[Tensor], Tensor]
+
+EVALUATION_BATCHES = 4  # size of a validation or test batch, in training batches
+
+
+class AugmentingDataModule(LightningDataModule):
+    """Base of data modules whose training batches are augmented, or replaced by features, in a fit."""
+
+    batch_size: int
+    seed: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._features: dict[Stage, Split] = {}  # what replaces the inputs in a fit
+        self._annotated: Split | None = None  # the training split of a fit, with a third part
+
+    @property
+    def splits(self) -> dict[Stage, Any]:
+        """The training, validation and test splits; an empty one is absent."""
+        raise NotImplementedError
+
+    def _make_loader(
+        self, dataset: Dataset[Any], sampler: Iterable[Tensor] | None = None, num_workers: int | None = None
+    ) -> DataLoader[Any]:
+        raise NotImplementedError
+
+    def setup(self, stage: str) -> None:
+        """Forget the features of an earlier fit."""
+        self._features, self._annotated = {}, None
+
+    def teardown(self, stage: str) -> None:
+        """Free the features of this fit."""
+        self._features, self._annotated = {}, None
+
+    def augment(self, x: Tensor) -> Tensor:
+        """Augment a training batch at random, each sample in its own way, on its device.
+
+        Args:
+            x: Inputs, shape `(B, *input_shape)`.
+
+        Returns:
+            Inputs of the same shape and type; here unchanged.
+        """
+        return x
+
+    @property
+    def augments(self) -> bool:
+        """Whether `augment` is random."""
+        return False
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401  # Lightning's signature
+        """Augment training batches on the device, but not a lone input (Lightning passes a model's example)."""
+        if self.trainer is not None and self.trainer.training and not (isinstance(batch, Tensor) or self._features):
+            x, *others = batch
+            return self.augment(x), *others
+        return batch
+
+    def precompute(self, extract: Change, views: int, device: torch.device) -> None:
+        """Compute features once, and use them in the place of the inputs in this fit.
+
+        Args:
+            extract: Maps a batch of inputs on its device to features, `(B, F)`; it must not change in the fit.
+            views: How many augmented versions of each training sample to compute, if `augment` is random; epochs cycle
+                through them.
+            device: The device of `extract`.
+        """
+        for stage in self.splits.keys() - {"test"}:
+            augment, times = (self.augment, views if self.augments else 1) if stage == "train" else (_identity, 1)
+            self._features[stage] = self._compute(self.splits[stage], extract, augment, times, device)
+
+    def annotate(self, extract: Change, device: torch.device) -> None:
+        """Compute something of every training input once, and add it to this fit's training batches as a third part.
+
+        Nothing is done where inputs are augmented, and differ in every epoch, or are streamed.
+
+        Args:
+            extract: Maps a batch of inputs on its device to the third part, `(B, F)`; it must not change in the fit.
+            device: The device of `extract`.
+        """
+        split = self.splits["train"]
+        if self.augments or not isinstance(split, Split):
+            return
+        found = self._compute(split, extract, self.augment, 1, device).samples.x
+        more = found.new_zeros(len(split.samples), *found.shape[1:]).index_copy_(0, split.indices, found)
+        self._annotated = Split(Annotated(split.samples, more), split.indices)
+
+    def _compute(self, split: Split, extract: Change, augment: Change, views: int, device: torch.device) -> Split:
+        loader = self._make_loader(split.samples, split.indices.split(EVALUATION_BATCHES * self.batch_size))
+        return compute_features(loader, split.size, extract, augment, views, self.seed, device)
+
+    def _split(self, stage: Stage) -> Split:
+        """Return what the loader of a stage loads: the split, or what replaces it in this fit."""
+        if stage == "train" and self._annotated is not None:
+            return self._annotated
+        split: Split = self._features.get(stage) or self.splits[stage]
+        return split
 
 
 def compute_features(
@@ -18,21 +116,21 @@ def compute_features(
     """Compute the features of all samples, in one pass over them.
 
     Args:
-        batches: Inputs with their targets, in an order that stays.
+        batches: Inputs with their targets, in a fixed order.
         size: How many samples there are.
         extract: From a batch of inputs to features, `(B, F)`.
-        augment: Varies a batch of inputs at random.
-        views: How many variations of each sample to take.
-        seed: Seed of the variations: a run that is resumed finds the same.
-        device: Where `extract` wants its batch.
+        augment: Augments a batch of inputs at random.
+        views: How many augmented versions of each sample to compute.
+        seed: Seed of the augmentation; a resumed run gets the same features.
+        device: The device of `extract`.
 
     Returns:
-        Samples of `views * size` features, one variation of all after the other, and the indices of the first.
+        Samples of `views * size` features, all first versions before all second ones, and the indices of the first.
     """
     found: Tensor | None = None
     targets, start = [], 0
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        # No bar in a file.
+        # `disable=None`: no progress bar in a file.
         for number, (x, y) in enumerate(
             tqdm(batches, "computing features", unit=" batches", disable=None, leave=False)
         ):
@@ -47,3 +145,7 @@ def compute_features(
             start += len(y)
     assert found is not None
     return Split(Samples(found.flatten(0, 1), torch.cat(targets * views)), torch.arange(size))
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x

@@ -1,4 +1,4 @@
-"""Files that a person names."""
+"""The files at a path."""
 
 import difflib
 import glob
@@ -9,28 +9,32 @@ from datamodules.errors import DataError
 SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".parquet", ".pq", ".gz")  # of the tables in a folder
 
 
-def find_files(path: str, flag: str) -> list[Path]:
-    """Find the files at a path, sorted: one file, those that match a glob, or the tables in a folder.
+def find_files(path: str, option: str = "path") -> list[Path]:
+    """Return the files at a path, sorted: one file, those that match a glob, or the tables in a folder.
+
+    Args:
+        path: A file, a folder or a glob.
+        option: The argument that named it, for messages.
 
     Raises:
-        DataError: If there is none; the message has the nearest name.
+        DataError: If there is none; the message suggests the nearest name.
     """
     given = Path(path).expanduser()
     if given.is_dir():
         files = sorted(file for file in given.iterdir() if file.is_file() and file.suffix.lower() in SUFFIXES)
         if not files:
-            raise DataError(f"{flag} {path}: this folder has no table ({', '.join(SUFFIXES)}).")
+            raise DataError(f"this folder has no table ({', '.join(SUFFIXES)})", option=option, value=path)
     elif glob.has_magic(path) and not given.exists():
         files = sorted(Path(file) for file in glob.glob(str(given), recursive=True) if Path(file).is_file())
         if not files:
-            raise DataError(f"{flag} {path}: no file matches.")
+            raise DataError("no file matches", option=option, value=path)
     else:
         try:
             given.stat()
         except FileNotFoundError as error:
             names = [file.name for file in given.parent.iterdir()] if given.parent.is_dir() else []
             close = difflib.get_close_matches(given.name, names, n=1)
-            hint = f"; did you mean {given.parent / close[0]}?" if close else "."
-            raise DataError(f"{flag} {path}: there is no such file{hint}") from error
+            remedy = f"did you mean {given.parent / close[0]}?" if close else ""
+            raise DataError("there is no such file", remedy, option, path) from error
         files = [given]
     return files

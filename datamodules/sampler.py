@@ -1,28 +1,70 @@
-"""Resident samples, and the order in which whole batches of them are taken."""
+"""Data sets in memory, and samplers of whole batches."""
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol, cast
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
-POOL = 50  # batches of which the samples are sorted by length together
+POOL = 50  # batches whose samples are sorted by length together
 
 
 class Store(Protocol):
-    """What inputs are kept in: a tensor, or what can be indexed like one."""
+    """A tensor of inputs, or something that is indexed like one."""
 
     def __len__(self) -> int: ...
 
     def index_select(self, dim: int, index: Tensor, /) -> Tensor:
-        """Take a whole batch in one call."""
+        """Return a whole batch in one call."""
 
 
-class Samples(Dataset[tuple[Tensor, Tensor]]):
-    """Samples, of which a batch is one indexing.
+class BatchDataset(Dataset[Any], ABC):
+    """A data set of which an integer takes one sample, and a slice, list or tensor a whole batch.
+
+    So a plain `DataLoader` over it works, and one whose sampler yields index tensors takes each batch in one call.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def take(self, indices: Tensor) -> Any:  # noqa: ANN401  # one tensor, or several
+        """Return a batch in one call for each tensor.
+
+        Args:
+            indices: The samples, shape `(B,)`, none negative.
+
+        Returns:
+            A tensor of shape `(B, ...)`, or a tuple of them.
+        """
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Any:  # noqa: ANN401
+        """Return one sample, or a batch; a negative index counts from the end.
+
+        Raises:
+            IndexError: If there is no such sample.
+        """
+        if isinstance(index, Tensor) and index.ndim:
+            return self.take(index)
+        if isinstance(index, slice):
+            return self.take(torch.tensor(range(len(self))[index], dtype=torch.long))
+        if isinstance(index, Sequence):
+            return self.take(torch.tensor([range(len(self))[at] for at in index], dtype=torch.long))
+        return self.__getitems__([operator.index(index)])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        """Return samples; a `DataLoader` that makes its own batches calls this once for each."""
+        batch = self[indices]
+        return list(batch) if isinstance(batch, Tensor) else list(zip(*batch, strict=True))
+
+
+class Samples(BatchDataset):
+    """Inputs with targets, in memory.
 
     Args:
         x: The inputs, shape `(N, ...)`.
@@ -30,35 +72,35 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, x: Store, y: Tensor) -> None:
-        self.x: Any = x  # a tensor, but for pictures
+        self.x: Any = x  # a tensor, but for images and texts
         self.y = y
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a whole batch, `indices` of shape `(B,)`, in one call for each tensor."""
+    def take(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Return inputs, `(B, ...)`, and targets, `(B,)` or `(B, K)`."""
         return self.x.index_select(0, indices), self.y.index_select(0, indices)
 
 
 class Annotated(Samples):
-    """Samples with something more to each, which a batch holds in the third place.
+    """Samples with a third part.
 
     Args:
         samples: The samples.
-        more: What comes with them, shape `(N, ...)`.
+        more: Their third parts, shape `(N, ...)`.
     """
 
     def __init__(self, samples: Samples, more: Tensor) -> None:
         super().__init__(samples.x, samples.y)
         self.more = more
 
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]  # one more
-        """Take a whole batch, `indices` of shape `(B,)`."""
-        return *super().__getitem__(indices), self.more.index_select(0, indices)
+    def take(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Return inputs, targets and third parts."""
+        return *super().take(indices), self.more.index_select(0, indices)
 
 
-class Inputs(Dataset[Tensor]):
+class Inputs(BatchDataset):
     """Inputs without targets, `(N, ...)`."""
 
     def __init__(self, x: Store) -> None:
@@ -67,38 +109,54 @@ class Inputs(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, indices: Tensor) -> Tensor:
-        """Take a whole batch, `indices` of shape `(B,)`."""
+    def take(self, indices: Tensor) -> Tensor:
+        """Return inputs, `(B, ...)`."""
         return self.x.index_select(0, indices)
 
 
-class Split(NamedTuple):
-    """Some of the samples: `indices` into `samples`."""
+class Split(BatchDataset):
+    """Some of the samples of a data set; it unpacks as `samples, indices = split`.
 
-    samples: Samples
-    indices: Tensor
+    Args:
+        samples: The data set.
+        indices: The samples of this split, shape `(n,)`.
+    """
+
+    def __init__(self, samples: Samples, indices: Tensor) -> None:
+        self.samples = samples
+        self.indices = indices
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.samples, self.indices))
+
+    def __len__(self) -> int:
+        return len(self.indices)
 
     @property
     def size(self) -> int:
         """How many samples it has."""
-        return len(self.indices)
+        return len(self)
+
+    def take(self, indices: Tensor) -> Any:  # noqa: ANN401  # as that of its samples
+        """Return a batch; `indices`, `(B,)`, count the samples of this split."""
+        return self.samples[self.indices[indices]]
 
 
 class BatchSampler(DistributedSampler[Tensor]):
-    """Yields one index tensor a batch: shuffled by seed and epoch, shared out over ranks, resumable within an epoch.
+    """Yields an index tensor for each batch: shuffled by seed and epoch, sharded over ranks, resumable within an epoch.
 
-    A last batch of one sample, from which batch normalization could not learn, joins the batch before it, unless
-    batches are as small as 2.
+    A last batch of one sample, with which batch normalization cannot train, is added to the batch before it, unless
+    the batch size is 2 or less.
 
     Args:
-        indices: The samples to go through, shape `(n,)`.
+        indices: The samples, shape `(n,)`.
         batch_size: Samples in a batch.
-        shuffle: Whether every epoch has an order of its own.
-        seed: Seed of these orders.
-        weights: If given, every epoch draws `n` samples with replacement, each in proportion to its weight.
-        views: How many versions of all samples there are, each `n` after the one before; epochs take them in turn.
-        lengths: If given, those of the samples, shape `(n,)`: batches are of samples of similar length, which are
-            sorted within random pools of them; in a random order if shuffled, else the longest first.
+        shuffle: Whether every epoch has its own order.
+        seed: Seed of the orders.
+        weights: If given, every epoch draws `n` samples with replacement, in proportion to their weights.
+        views: How many versions of all samples there are, each `n` after the last; epochs cycle through them.
+        lengths: If given, the lengths of the samples, shape `(n,)`: batches are of samples of similar length, sorted
+            within random pools if shuffled, else over all, the longest first.
         jitter: If not 0, every epoch adds a random number below this to all indices.
     """
 
@@ -127,7 +185,7 @@ class BatchSampler(DistributedSampler[Tensor]):
         self.views = views
         self.lengths = lengths
         self.jitter = jitter
-        self.start = 0  # how many batches the next epoch skips: those that an interrupted run has already seen
+        self.start = 0  # how many batches the next epoch skips, as an interrupted run has seen them
 
     def __len__(self) -> int:
         joined = self.num_samples % self.batch_size == 1 and self.num_samples > self.batch_size > 2
@@ -149,7 +207,7 @@ class BatchSampler(DistributedSampler[Tensor]):
             pool = POOL * self.batch_size * self.num_replicas if self.shuffle else max(1, size)
             pools = order.split(pool)
             order = torch.cat([some[self.lengths[some].argsort(descending=True, stable=True)] for some in pools])
-        if self.num_replicas > 1:  # every rank needs as many batches as the others: wrap around
+        if self.num_replicas > 1:  # all ranks need the same number of batches: wrap around
             order = order[torch.arange(self.rank, self.total_size, self.num_replicas) % size]
         edges = [min(batch * self.batch_size, len(order)) for batch in range(len(self))] + [len(order)]
         batches = list(range(len(self)))

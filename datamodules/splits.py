@@ -1,4 +1,4 @@
-"""How samples are divided: pure functions from labels and a seed to index tensors."""
+"""Functions that split samples: from labels and a seed to index tensors."""
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ def kfold(size: int, num_folds: int, seed: int, labels: Tensor | None = None) ->
         The sorted indices of each fold, disjoint and together complete.
     """
     order = _shuffle(size, seed, labels)
-    # Dealt out like cards: neighbors, which are of one class where the samples are stratified, go to different folds.
+    # Dealt like cards: neighbors, which are of one class if stratified, go to different folds.
     return [order[fold::num_folds].sort().values for fold in range(num_folds)]
 
 
@@ -60,7 +60,7 @@ def kfold_groups(groups: Tensor, num_folds: int, seed: int) -> list[Tensor]:
 
 
 def holdout_groups(indices: Tensor, fraction: float, seed: int, groups: Tensor) -> tuple[Tensor, Tensor]:
-    """Hold out whole groups that together are nearly a fraction of some samples.
+    """Hold out whole groups, which are together nearly a fraction of some samples.
 
     Args:
         indices: The samples to divide, shape `(n,)`.
@@ -111,7 +111,7 @@ def downsample(indices: Tensor, labels: Tensor, seed: int) -> Tensor:
 
 
 def class_weights(labels: Tensor) -> Tensor:
-    """Weigh every sample so that each class is drawn equally often.
+    """Compute weights by which each class is drawn equally often.
 
     Args:
         labels: Class of every sample, shape `(n,)`.
@@ -125,7 +125,7 @@ def class_weights(labels: Tensor) -> Tensor:
 
 
 def _places(groups: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Lay groups end to end in a random order, 0 to 1: the middle of each, and which group each sample is of."""
+    """Place groups end to end in [0, 1] at random; return the middle of each, and the group of each sample."""
     _, inverse, counts = groups.unique(return_inverse=True, return_counts=True)
     order = _shuffle(len(counts), seed, None)
     place = torch.empty(len(counts), dtype=torch.float64)
@@ -134,6 +134,6 @@ def _places(groups: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _shuffle(size: int, seed: int, labels: Tensor | None) -> Tensor:
-    """Give a random order of `size` samples; with labels, class by class and random within each."""
+    """Return a random order of `size` samples; with labels, class by class and random within each."""
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     return order if labels is None else order[torch.argsort(labels[order], stable=True)]

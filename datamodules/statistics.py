@@ -5,20 +5,20 @@ from torch import Tensor
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over the first dimension, computed in float64, given in float32.
+    """Compute mean and standard deviation over the first dimension, in float64; return them in float32.
 
     Args:
         x: Numbers, shape `(n, ...)`.
 
     Returns:
-        Two tensors of shape `(...)`; the deviation of what does not vary is 1.
+        Two tensors of shape `(...)`; the deviation of a constant is 1.
     """
     std, mean = torch.std_mean(x.double(), dim=0, correction=0)
     return mean.float(), torch.where(std > 0, std, 1.0).float()
 
 
 def image_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, in units of [0, 1].
+    """Compute mean and standard deviation of each channel, in units of [0, 1].
 
     Counting the 256 values is exact, and needs no copy of the images in floating point.
 
@@ -26,7 +26,7 @@ def image_moments(x: Tensor) -> tuple[Tensor, Tensor]:
         x: Images, shape `(n, C, H, W)`, uint8, or floating-point from 0 to 1.
 
     Returns:
-        Two tensors of shape `(C, 1, 1)`; the deviation of a channel that does not vary is 1.
+        Two tensors of shape `(C, 1, 1)`; the deviation of a constant channel is 1.
     """
     if x.is_floating_point():
         mean, std = moments(x.movedim(1, -1).flatten(0, -2))

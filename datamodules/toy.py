@@ -1,4 +1,4 @@
-"""Small tables that need no file: scikit-learn's embedded ones, a generated one, and three points on a line."""
+"""Small tables without files: scikit-learn's embedded ones, a generated one, and three points on a line."""
 
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ class ToyDataModule(DataModule):
             self.val_fraction = self.test_fraction = 0.0
 
     def load(self) -> dict[Stage, Samples]:
-        """Give the table, which was read when the data module was made: it says how wide the model must be."""
+        """Return the table, which was read by the constructor, as it determines the width of the model."""
         return {"train": self._table[0]}
 
 
@@ -53,7 +53,7 @@ def _line() -> tuple[Samples, None]:
 
 
 def _from_sklearn(name: ToyName) -> tuple[Samples, list[str] | None]:
-    from sklearn import datasets  # takes a second, which `--help` need not wait for
+    from sklearn import datasets  # takes a second, which a command line's help need not wait for
 
     if name == "make_regression":
         x, y = datasets.make_regression(n_samples=1000, n_features=20, n_informative=10, noise=10.0, random_state=0)

@@ -1,4 +1,4 @@
-"""Data that a person brings: a model is trained on some of them, then tested and used on more."""
+"""Data of a user: a model is trained on some files, then tested and used on others."""
 
 import math
 import os
@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules.base import EVALUATION_BATCHES, DataModule, Stage
 from datamodules.errors import DataError
@@ -18,7 +18,7 @@ say = rank_zero_only(print)
 
 
 def physical_memory() -> float:
-    """Bytes of memory that this machine has; infinity where the system does not tell."""
+    """Return the bytes of memory of this machine; infinity where the system does not tell."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):
@@ -26,7 +26,7 @@ def physical_memory() -> float:
 
 
 def available_cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not everywhere
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -94,9 +94,10 @@ class UserDataModule(DataModule):
         return self._source
 
     @property
-    def splits(self) -> dict[Stage, Any]:  # type: ignore[override]  # kept by the source
+    def splits(self) -> dict[Stage, Any]:
         """The training, validation and test splits; an empty one is absent."""
-        return self.source.splits
+        splits: dict[Stage, Any] = self.source.splits
+        return splits
 
     @property
     def everything(self) -> Any:  # noqa: ANN401  # a data set
@@ -110,7 +111,7 @@ class UserDataModule(DataModule):
 
     @property
     def fingerprint(self) -> str:
-        """What the data at the path hash to."""
+        """The hash of the data at the path."""
         raise NotImplementedError
 
     @property
@@ -119,7 +120,7 @@ class UserDataModule(DataModule):
         return self._trained_on is not None and self._trained_on != self.fingerprint
 
     def setup(self, stage: str) -> None:
-        """Read and divide the data, and note before training what is trained on."""
+        """Read and divide the data; before training, note their fingerprint."""
         if stage == "fit":
             self._trained_on = self.fingerprint
         super().setup(stage)
@@ -130,45 +131,46 @@ class UserDataModule(DataModule):
         return super()._loader(stage, shuffle)
 
     def predict_dataloader(self) -> list[DataLoader[Any]]:
-        """All that is at the path, whether it has a target or not, in its order or in `prediction_order`."""
+        """Return batches of all samples at the path, with or without a target, in their order or `prediction_order`."""
         return [self._in_order(self.unlabeled)]
 
     @property
     def prediction_order(self) -> Tensor | None:
-        """The rows in the order in which they are predicted, `(n,)`, by their lengths; None where it is their own."""
+        """The order in which rows are predicted, `(n,)`, if they are sorted by length; else None."""
         dataset = self.unlabeled
         sampler = self._sampler(dataset) if isinstance(dataset, Inputs) else None
         return None if sampler is None or sampler.lengths is None else torch.cat(list(sampler))
 
-    def _in_order(self, dataset: Samples | Inputs) -> DataLoader[Any]:
+    def _in_order(self, dataset: Samples | Inputs | IterableDataset[Any]) -> DataLoader[Any]:
+        if isinstance(dataset, IterableDataset):
+            return self._make_loader(dataset, num_workers=0)  # several workers would mix the order
         return self._make_loader(dataset, self._sampler(dataset))
 
     def _sampler(self, dataset: Samples | Inputs) -> BatchSampler:
         order = torch.arange(len(dataset))
         trainer, lengths = self.trainer, None
-        # Who gets predictions back, and not as a file, wants them in the order of the rows.
+        # Predictions that are returned, and not written, are in the order of the rows.
         writes = trainer is not None and trainer.predicting and not trainer.predict_loop.return_predictions
         if writes or isinstance(dataset, Samples):
-            lengths = self._lengths(Split(cast("Samples", dataset), order))  # they are those of the inputs alone
+            lengths = self._lengths(Split(cast("Samples", dataset), order))  # only the inputs are used
         return BatchSampler(order, EVALUATION_BATCHES * self.batch_size, lengths=lengths)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: also what the model was trained on."""
+        """Return the state for a checkpoint, with the fingerprint of the training data."""
         return {**super().state_dict(), "trained_on": self._trained_on}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what was fitted, before anything is inferred from these data.
+        """Load what was fitted, before anything is inferred from these data.
 
         Raises:
-            DataError: As that of the base; or if a run that was interrupted within an epoch goes on with other data.
+            DataError: As the base; or if a run that was interrupted within an epoch is resumed on other data.
         """
         fits = self.trainer is not None and self.trainer.state.fn == "fit"
         same = state_dict["trained_on"] == self.fingerprint
-        # All of other data are tested or predicted, however those to train on were divided.
+        # Other data are tested or predicted as a whole, so the settings of the splits do not matter.
         super().load_state_dict(state_dict if fits or same else {**state_dict, "settings": {}})
         if fits and state_dict["batch"] and not same:
-            raise DataError(
-                f"--data.path {self.path}: this run was interrupted within an epoch on other data; finish it there."
-            )
-        # What is fitted to now is nothing new to validate or test on.
+            problem = "this run was interrupted within an epoch on other data"
+            raise DataError(problem, "finish it there", "path", self.path)
+        # After a fit on these data, they are not new to validate or test on.
         self._trained_on = self.fingerprint if fits else state_dict["trained_on"]

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.base import Stage, TaskName
 from datamodules.errors import DataError, listed
 from datamodules.images.base import ImageDataModule, Transformed
-from datamodules.images.decoded import Cache, Decoded, Decoder, EncodedImages, decode_all
+from datamodules.images.decoded import CacheMode, Decoded, Decoder, EncodedImages, decode_all
 from datamodules.images.decoding import ImageError, Interpolation, open_image, resize_and_crop
 from datamodules.images.transforms import Config
 from datamodules.sampler import Inputs, Samples
@@ -67,7 +67,7 @@ class ImageSource(Source):
     def decoded(self) -> Decoded:
         """All images, decoded and kept where the option `cache` says; and which of them are bad."""
         data, count, size = self.data, len(self.decoder), self.decoder.size
-        cache: Cache = data.cache
+        cache: CacheMode = data.cache
         if cache == "auto" and data.is_new:  # what is only predicted, or tested once, is not worth a file
             cache = "memory" if count * 3 * size**2 < physical_memory() / 4 else "none"
         name = Path(data.path).resolve().name or "images"
@@ -155,7 +155,7 @@ class UserImageDataModule(UserDataModule, ImageDataModule):
         image_size: int = 224,
         resize_size: int | None = None,
         interpolation: Interpolation = "bilinear",
-        cache: Cache = "auto",
+        cache: CacheMode = "auto",
         on_bad_image: Literal["error", "skip"] = "error",
         batch_size: int = 32,
         num_workers: int | None = None,

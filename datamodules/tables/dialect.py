@@ -1,4 +1,4 @@
-"""How text tables are written, found out from their beginning."""
+"""How text tables are written, inferred from the beginning of a file."""
 
 import codecs
 import contextlib
@@ -15,27 +15,27 @@ from typing import IO, ClassVar
 
 from datamodules.errors import DataError
 
-GZIP = b"\x1f\x8b"  # how such a file begins
+GZIP = b"\x1f\x8b"  # the first bytes of such a file
 DELIMITERS = ("\t", ";", "|", ",", " ")
 MISSING = (
-    *("", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null"),  # what stands for a missing value
+    *("", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null"),  # signs of a missing value
     *(" ", " ?", " NA"),
 )
 LONGEST = 2**27  # characters of one value
-SAMPLE = 2**18  # bytes, from which the dialect and the types of the columns are found
+SAMPLE = 2**18  # bytes, from which the dialect and the types of the columns are inferred
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a text table is written; what is None is found out from its beginning.
+    """How a text table is written; None is inferred from the beginning of the file.
 
     Args:
         header: Whether the first line has the names of the columns.
-        delimiter: What stands between two values.
-        quote: What stands around values that contain a delimiter.
+        delimiter: The character between two values.
+        quote: The character around values that contain a delimiter.
         decimal: The decimal sign.
         encoding: Python's name of the encoding; UTF-8, with or without a mark, or UTF-16 with one, unless given.
-        missing_values: What else, beside the usual signs, stands for a missing value.
+        missing_values: Further signs of a missing value, besides the usual ones.
     """
 
     header: bool | None = None
@@ -44,35 +44,35 @@ class Dialect:
     decimal: str | None = None
     encoding: str | None = None
     missing_values: tuple[str, ...] = ()
-    text_can_be_missing: ClassVar[bool] = True  # whether the signs of missing values have a meaning in text too
+    text_can_be_missing: ClassVar[bool] = True  # whether the signs of missing values apply to text too
 
 
 def magic(file: Path) -> bytes:
-    """Give the first two bytes of a file, by which its kind is known."""
+    """Return the first two bytes of a file, which tell its type."""
     with file.open("rb") as stream:
         return stream.read(2)
 
 
 def open_bytes(file: Path) -> IO[bytes]:
-    """Open a file, plain or gzip, to read what is in it."""
+    """Open a file, plain or gzip, to read its unpacked content."""
     return gzip.open(file) if magic(file) == GZIP else file.open("rb")  # type: ignore[return-value]  # it reads bytes too
 
 
 def complete(file: Path, given: Dialect, may_have_one: bool = False) -> Dialect:
-    """Find out from the beginning of a file what of its dialect is not given.
+    """Infer the missing parts of a dialect from the beginning of a file.
 
     Args:
         file: The file.
-        given: What is given.
-        may_have_one: Whether one column may be all.
+        given: The given parts.
+        may_have_one: Whether the table may have a single column.
 
     Raises:
-        DataError: If it is no text, is not of this encoding, or has one column only.
+        DataError: If it is not text, is not of this encoding, or has one column only.
     """
     for name in ("delimiter", "quote", "decimal"):
         sign = getattr(given, name)
         if sign is not None and len(sign) != 1:
-            raise DataError(f"--data.{name} {sign!r}: give one character (a tab as $'\\t', or leave it out).")
+            raise DataError("give one character", "leave it out for a tab", option=name, value=sign)
     encoding, text, is_whole = beginning(file, given.encoding)
     lines = text.splitlines(keepends=True)
     if not is_whole and len(lines) > 1:
@@ -86,9 +86,7 @@ def complete(file: Path, given: Dialect, may_have_one: bool = False) -> Dialect:
     if len(rows[0]) == 1 and not may_have_one:
         found = _delimiter(lines, quote)
         hint = f"; it looks like {found!r}" if found != delimiter and found != "," else ""
-        raise DataError(
-            f"{file}: with the delimiter {delimiter!r} there is only one column; give --data.delimiter{hint}."
-        )
+        raise DataError(f"{file}: with the delimiter {delimiter!r} there is only one column", f"give `delimiter`{hint}")
     decimal = given.decimal or _decimal(rows, delimiter)
     header = _has_header(rows, decimal) if given.header is None else given.header
     return replace(given, header=header, delimiter=delimiter, quote=quote, decimal=decimal, encoding=encoding)
@@ -99,13 +97,13 @@ def beginning(file: Path, encoding: str | None) -> tuple[str, str, bool]:
 
     Args:
         file: The file.
-        encoding: Python's name of its encoding, if that is given.
+        encoding: Python's name of its encoding, if given.
 
     Returns:
-        The encoding, the text, and whether that is all of it.
+        The encoding, the text, and whether that is the whole text.
 
     Raises:
-        DataError: If it is no text, is empty, or is not of this encoding.
+        DataError: If it is not text, is empty, or is not of this encoding.
     """
     with _unpacked(file), open_bytes(file) as stream:
         sample = stream.read(SAMPLE)
@@ -113,26 +111,26 @@ def beginning(file: Path, encoding: str | None) -> tuple[str, str, bool]:
     if encoding == "utf-8-sig" and _is_binary(sample):
         line = sample[: max(sample.find(b"\0"), 0)].count(b"\n") + 1
         what = f"a NUL byte in line {line}" if b"\0" in sample else "control characters"
-        raise DataError(f"{file}: this is no text ({what}); give a text file, or a CSV, TSV or Parquet file.")
+        raise DataError(f"{file}: this is not text ({what})", "give a text file, or a CSV, TSV or Parquet file")
     try:
         if not codecs.lookup(encoding)._is_text_encoding:  # base64 and the like
             raise LookupError(encoding)
     except LookupError as error:
-        raise DataError(f"--data.encoding {encoding}: Python knows no such encoding.") from error
+        raise DataError("Python knows no such encoding", option="encoding", value=encoding) from error
     if codecs.lookup(encoding).name == "utf-8":
         encoding = "utf-8-sig"  # with or without a mark
     parts, is_whole = decoded(file, encoding), len(sample) < SAMPLE
     text = "".join(parts) if is_whole else next(parts)
     if not text.strip():
-        raise DataError(f"{file}: the file is empty.")
+        raise DataError(f"{file}: the file is empty")
     return encoding, text, is_whole
 
 
 def decoded(file: Path, encoding: str) -> Iterator[str]:
-    """Decode a text file, plain or gzip, part by part: one for each `SAMPLE` bytes, and one for the end.
+    """Decode a text file, plain or gzip, in parts of `SAMPLE` bytes.
 
     Raises:
-        DataError: If a byte is of another encoding; the message has the line, and the offset in what is unpacked.
+        DataError: If a byte is of another encoding; the message has the line, and the offset in the unpacked file.
     """
     decoder = codecs.getincrementaldecoder(encoding)()
     offset, line = 0, 1
@@ -142,15 +140,14 @@ def decoded(file: Path, encoding: str) -> Iterator[str]:
             try:
                 yield decoder.decode(part, final=not part)
             except UnicodeDecodeError as error:
-                # A decoder was given this part with what the one before left over, or without a mark.
+                # The decoder got this part with bytes left over from the last one, or without a byte order mark.
                 at = len(part) - len(error.object) + error.start
                 line += part[: max(at, 0)].count(b"\n")
-                raise DataError(
-                    f"{file}, line {line}: byte 0x{error.object[error.start]:02x} at offset {offset + at} is not "
-                    f"{encoding.removesuffix('-sig')}; give --data.encoding (latin-1, cp1252, gb18030, ...)."
-                ) from error
-            except UnicodeError as error:  # UTF-16 without its mark
-                raise DataError(f"{file}: this is not {encoding} ({error}); give another --data.encoding.") from error
+                byte, name = f"byte 0x{error.object[error.start]:02x}", encoding.removesuffix("-sig")
+                problem = f"{file}, line {line}: {byte} at offset {offset + at} is not {name}"
+                raise DataError(problem, "give `encoding` (latin-1, cp1252, gb18030, ...)") from error
+            except UnicodeError as error:  # UTF-16 without its byte order mark
+                raise DataError(f"{file}: this is not {encoding} ({error})", "give another `encoding`") from error
             if not part:
                 return
             offset, line = offset + len(part), line + part.count(b"\n")
@@ -161,7 +158,7 @@ def _unpacked(file: Path) -> Iterator[None]:
     try:
         yield
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{file}: the gzip file is truncated or damaged; copy or download it again.") from error
+        raise DataError(f"{file}: the gzip file is truncated or damaged", "copy or download it again") from error
 
 
 def _reader(lines: Iterable[str], delimiter: str, quote: str) -> Iterator[list[str]]:
@@ -170,7 +167,7 @@ def _reader(lines: Iterable[str], delimiter: str, quote: str) -> Iterator[list[s
 
 
 def _unclosed(file: Path, quote: str) -> DataError:
-    return DataError(f"{file}: a quote ({quote}) is opened and not closed; close it, or give another --data.quote.")
+    return DataError(f"{file}: a quote ({quote}) is opened and not closed", "close it, or give another `quote`")
 
 
 def _encoding(sample: bytes) -> str:
@@ -187,7 +184,7 @@ def _quote(text: str) -> str:
 
 
 def _delimiter(lines: list[str], quote: str) -> str:
-    """Choose the delimiter by which most lines have the same number of values, more than one."""
+    """Return the delimiter by which most lines have the same number of values, more than one."""
 
     def agreement(delimiter: str) -> float:
         widths = Counter(len(row) for row in _reader(lines[:200], delimiter, quote) if row)
@@ -215,7 +212,7 @@ def is_number(cell: str, decimal: str) -> bool:
 
 
 def _has_header(rows: list[list[str]], decimal: str) -> bool:
-    """A first line is a header if it has no numbers, or has text above a column of numbers."""
+    """Whether the first line has no numbers, or has text above a column of numbers."""
     first, rest = rows[0], rows[1:]
     if not any(is_number(cell, decimal) for cell in first):
         return True
@@ -228,10 +225,10 @@ def _has_header(rows: list[list[str]], decimal: str) -> bool:
 
 
 def header(file: Path, dialect: Dialect) -> tuple[list[str], int]:
-    """Give the names of a file's columns, and how many lines they take, with those that are empty before them.
+    """Return the names of a file's columns, and how many lines they take, with empty lines before them.
 
     Raises:
-        DataError: If two are the same.
+        DataError: If two names are the same.
     """
     line, raw = next(rows(file, dialect, header=True), (0, []))
     if not dialect.header:
@@ -239,15 +236,13 @@ def header(file: Path, dialect: Dialect) -> tuple[list[str], int]:
     names = [cell.strip() or f"column_{at + 1}" for at, cell in enumerate(raw)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise DataError(
-            f"{file}, line {line}: there are {names.count(twice[0])} columns named {twice[0]!r}; rename one, "
-            "or give --data.header false if these are values."
-        )
+        problem = f"{file}, line {line}: there are {names.count(twice[0])} columns named {twice[0]!r}"
+        raise DataError(problem, "rename one, or give `header=False` if these are values")
     return names, line
 
 
 def rows(file: Path, dialect: Dialect, header: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """Go through a text table slowly, for messages: the line in which each row ends, and its values."""
+    """Yield the line in which each row ends, and its values; slow, for messages."""
     assert dialect.delimiter is not None
     assert dialect.quote is not None
     try:
@@ -268,7 +263,7 @@ def rows(file: Path, dialect: Dialect, header: bool = False) -> Iterator[tuple[i
 
 
 def check_rows(file: Path, dialect: Dialect) -> None:
-    """Look for what a parser stumbled over.
+    """Find the row that a parser failed at.
 
     Raises:
         DataError: If a row has too few or too many values, or a byte is of another encoding.
@@ -278,10 +273,9 @@ def check_rows(file: Path, dialect: Dialect) -> None:
         for line, row in rows(file, dialect, header=True):
             width = width or len(row)
             if len(row) != width:
-                raise DataError(
-                    f"{file}, line {line}: {len(row)} values where there are {width} columns; mend the line."
-                )
+                problem = f"{file}, line {line}: {len(row)} values where there are {width} columns"
+                raise DataError(problem, "correct the line")
     except UnicodeDecodeError:
-        for _ in decoded(file, str(dialect.encoding)):  # which says where it is
+        for _ in decoded(file, str(dialect.encoding)):  # raises an error with the place
             pass
         raise

@@ -1,14 +1,12 @@
-"""Tables on disk: found, recognized by their content, parsed once, and kept as columns."""
+"""Tables on disk: found, detected from the content, parsed once, and cached as columns."""
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +15,11 @@ import pyarrow.parquet as pq
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 
+from datamodules.cache import Cache
 from datamodules.errors import DataError, check_names
 from datamodules.files import find_files
 from datamodules.tables.dialect import GZIP, MISSING, Dialect, complete, header, is_number, magic, rows
+from datamodules.tables.parquet import is_parquet, open_parquet, read_parquet
 from datamodules.tables.reader import (
     BLOCK,
     WrongTypeError,
@@ -37,18 +37,18 @@ FORMAT = "1"  # of the cache; a change makes older files unread
 
 
 class TableFiles:
-    """One table in one or more files of the same columns: CSV, TSV (plain or gzip) or Parquet, told by their content.
+    """A table in one or more files of the same columns: CSV, TSV (plain or gzip) or Parquet, detected from the content.
 
     Args:
         path: A file, a folder or a glob.
         dialect: How text tables are written.
-        cache_dir: Where parsed tables are kept as Parquet files, named by the content they were parsed from.
-        flag: The option that gave the path, for messages.
-        expected: The columns of a table that went before, whose names those without a header take over.
-        text: TablePreprocessor that are text, though they may look like numbers.
+        cache_dir: Folder in which parsed tables are cached as Parquet.
+        option: The argument that gave the path, for messages.
+        expected: The columns of the training table, whose names a table without a header takes over.
+        text: Columns of text, though they may look like numbers.
 
     Raises:
-        DataError: If nothing that can be read is there.
+        DataError: If there is no file that can be read.
     """
 
     def __init__(
@@ -56,41 +56,42 @@ class TableFiles:
         path: str,
         dialect: Dialect,
         cache_dir: str,
-        flag: str = "--data.path",
+        option: str = "path",
         expected: Sequence[str] | None = None,
         text: Sequence[str] = (),
     ) -> None:
-        self.flag = flag
+        self.option = option
         self.expected = expected
         self.text = tuple(sorted(text))
         self.given = dialect
-        self.cache_dir = Path(cache_dir).expanduser()
+        self.cache = Cache(cache_dir)
         try:
-            self.files = find_files(path, flag)
+            self.files = find_files(path, option)
             self.size = sum(file.stat().st_size for file in self.files)
-            kinds = {file: _is_parquet(file) for file in self.files}
+            kinds = {file: is_parquet(file) for file in self.files}
         except OSError as error:
-            raise DataError(f"{flag} {path}: cannot be read ({error.strerror}).") from error
+            raise DataError(f"cannot be read ({error.strerror})", option=option, value=path) from error
         self.is_parquet = kinds[self.files[0]]
-        for file, is_parquet in kinds.items():
-            if is_parquet != self.is_parquet:
-                raise DataError(f"{file}: this folder mixes Parquet and text files; give a glob that takes one kind.")
+        for file, kind in kinds.items():
+            if kind != self.is_parquet:
+                problem = f"{file}: this folder mixes Parquet and text files"
+                raise DataError(problem, "give a glob that matches one kind")
         self.is_packed = any(magic(file) == GZIP for file in self.files)
         self._parsed: pa.Table | None = None
 
     @cached_property
     def dialect(self) -> Dialect:
-        """The dialect, with what was found out."""
-        # What a model of one feature learned from has two columns, and what it predicts from may have one.
+        """The dialect, with the inferred parts."""
+        # The training table of one feature has two columns, and a table to predict may have one.
         return complete(self.files[0], self.given, self.expected is not None and len(self.expected) == 2)
 
     @cached_property
     def fingerprint(self) -> str:
-        """What the content of the files, and how they are read, hashes to."""
+        """The hash of the files' content, and of how they are read."""
         try:
             digests = [_digest(file) for file in self.files]
         except OSError as error:
-            raise DataError(f"{self.flag}: {error.filename} cannot be read ({error.strerror}).") from error
+            raise DataError(f"{error.filename} cannot be read ({error.strerror})", option=self.option) from error
         names = None if self.is_parquet else self.names  # without a header, they depend on what is expected
         dialect = None if self.is_parquet else self.dialect
         return hashlib.sha256(repr((FORMAT, dialect, names, digests)).encode()).hexdigest()
@@ -98,18 +99,17 @@ class TableFiles:
     @property
     def cached(self) -> Path:
         """The file in which this table is kept once it is parsed."""
-        key = hashlib.sha256(repr((self.fingerprint, self.text)).encode()).hexdigest()[:24]
-        return self.cache_dir / f"{self.files[0].name.partition('.')[0]}-{key}.parquet"
+        return self.cache.path(self.files[0].name.partition(".")[0], ".parquet", self.fingerprint, self.text)
 
     @cached_property
     def names(self) -> list[str]:
         """The names of the columns."""
         if self.is_parquet:
-            return list(_parquet(self.files[0]).schema_arrow.names)
+            return list(open_parquet(self.files[0]).schema_arrow.names)
         return self._header(self.files[0])[0]
 
     def _header(self, file: Path) -> tuple[list[str], int]:
-        """Give the names of a file's columns, and how many lines they take."""
+        """Return the names of a file's columns, and how many lines they take."""
         names, lines = header(file, self.dialect)
         if not self.dialect.header and self.expected and self.expected[0] == "x1" and len(names) < len(self.expected):
             names[-1] = f"x{len(names)}"  # there is no target
@@ -118,25 +118,25 @@ class TableFiles:
     def _check_columns(self) -> None:
         twice = [name for name, count in Counter(self.names).items() if count > 1]
         if twice:
-            raise DataError(f"{self.files[0]}: there are {self.names.count(twice[0])} columns named {twice[0]!r}.")
+            raise DataError(f"{self.files[0]}: there are {self.names.count(twice[0])} columns named {twice[0]!r}")
         for file in self.files[1:]:
-            names = _parquet(file).schema_arrow.names if self.is_parquet else self._header(file)[0]
+            names = open_parquet(file).schema_arrow.names if self.is_parquet else self._header(file)[0]
             check_same_columns(names, self.names, file, self.files[0])
 
     def read(self) -> pa.Table:
-        """Read the whole table; numbers with a fraction are float32. `keep` stores what had to be parsed."""
+        """Read the whole table, real numbers as float32; `keep` then caches what had to be parsed."""
         self._check_columns()
         if self.is_parquet:
             parts = [tidy(read_parquet(file), self.text) for file in self.files]
             if not sum(map(len, parts)):
-                raise DataError(f"{self.files[0]}: there is no row of data.")
+                raise DataError(f"{self.files[0]}: there is no row of data")
             return join(parts).combine_chunks()
-        with contextlib.suppress(OSError, pa.ArrowInvalid):  # not there, or damaged
-            table: pa.Table = pq.read_table(self.cached, memory_map=True)
-            return table
+        cached = self.cache.read(self.cached, lambda file: pq.read_table(file, memory_map=True))
+        if cached is not None:
+            return cached
         parts = self._parse(self.text)
         mixed = mixed_columns(parts)
-        if mixed:  # so that they are as written in all files
+        if mixed:  # keep them as written in all files
             parts = self._parse([*self.text, *mixed])
         self._parsed = join(parts)
         return self._parsed
@@ -147,7 +147,8 @@ class TableFiles:
     def keep(self) -> None:
         """Store the table that `read` parsed, so that the next run need not."""
         if self._parsed is not None:
-            self._store([self._parsed])
+            table = self._parsed
+            self.cache.keep(self.cached, lambda file: self._write(file, [table]))
             self._parsed = None
 
     def as_parquet(self) -> list[Path]:
@@ -159,9 +160,9 @@ class TableFiles:
         self._check_columns()
         if self.is_parquet:
             return self.files
-        if not self.cached.is_file():
+        if self.cache.read(self.cached, pq.read_metadata) is None:
             size = f"{self.size / 1e6:,.0f} MB"
-            rank_zero_only(print)(f"{self.files[0]}: {size} are converted to Parquet once, in {self.cache_dir}")
+            rank_zero_only(print)(f"{self.files[0]}: {size} are converted to Parquet once, in {self.cache.folder}")
             self._convert()
         return [self.cached]
 
@@ -170,11 +171,19 @@ class TableFiles:
         types = {name: inferred.get(name, pa.float32()) for name in self.names} | dict.fromkeys(self.text, pa.string())
         while True:
             try:
-                return self._store(
+                parts = (
                     table.select(self.names)
                     for file in self.files
                     for table in batches(file, self.dialect, *self._header(file), types)
                 )
+                return self.cache.write(self.cached, partial(self._write, tables=parts))
+            except OSError as error:
+                raise DataError(
+                    f"the parsed table cannot be kept there ({error})",
+                    "make room, or give another folder",
+                    "cache_dir",
+                    str(self.cache.folder),
+                ) from error
             except WrongTypeError as error:
                 # The beginning did not tell the type of a column: it is widened, and all begins anew.
                 name = error.column
@@ -188,40 +197,29 @@ class TableFiles:
             at = self._header(file)[0].index(name)
             for line, cells in rows(file, self.dialect):
                 if cells[at] not in known and not is_number(cells[at], str(self.dialect.decimal)):
-                    return DataError(not_a_number(f"{file}, line {line}: '{cells[at]}' in column {name}", name))
-        return DataError(f"{self.files[0]}: column {name} has text among its numbers.")
+                    return not_a_number(f"{file}, line {line}: '{cells[at]}' in column {name}", name)
+        return DataError(f"{self.files[0]}: column {name} has text among its numbers")
 
-    def _store(self, tables: Iterable[pa.Table]) -> None:
-        temporary, writer = None, None
+    def _write(self, path: Path, tables: Iterable[pa.Table]) -> None:
+        writer = None
         try:
-            self.cache_dir.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.cache_dir, suffix=".tmp")
-            os.close(handle)
             for table in tables:
                 if writer is None:
                     text = [field.name for field in table.schema if pa.types.is_string(field.type)]
                     writer = pq.ParquetWriter(
-                        temporary, table.schema, compression="none", use_dictionary=text, write_statistics=False
+                        path, table.schema, compression="none", use_dictionary=text, write_statistics=False
                     )
                 writer.write_table(table, row_group_size=max(1, BLOCK // (8 * max(1, table.num_columns))))
             if writer is None:
                 raise DataError(f"{self.files[0]}: there is a header, but no row of data.")
             writer.close()
             writer = None
-            os.replace(temporary, self.cached)
-        except OSError as error:
-            raise DataError(
-                f"--data.cache_dir {self.cache_dir}: the parsed table cannot be kept there ({error}); "
-                "make room, or give another folder."
-            ) from error
         finally:
             if writer is not None:
                 _close(writer)
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
 
     def where(self, row: int, column: str) -> str:
-        """Name the place of a value, and what is written there.
+        """Return the place of a value in the files, with its text.
 
         Args:
             row: The row of the table, counted from 0 through all files.
@@ -229,7 +227,7 @@ class TableFiles:
         """
         if self.is_parquet:
             for file in self.files:
-                size = _parquet(file).metadata.num_rows
+                size = open_parquet(file).metadata.num_rows
                 if row < size:
                     return f"{file}, row {row + 1}, column {column}"
                 row -= size
@@ -244,12 +242,12 @@ class TableFiles:
 
 @dataclass
 class Part:
-    """A table that was read.
+    """A table that was read, or some of its rows.
 
     Args:
-        files: Where from.
+        files: The files of the table.
         table: The rows.
-        rows: Which rows of the files these are, shape `(n,)`; None for all.
+        rows: Their numbers in the files, shape `(n,)`; None for all.
     """
 
     files: TableFiles
@@ -257,48 +255,13 @@ class Part:
     rows: NDArray[np.int64] | None = None
 
     def where(self, row: int, column: str) -> str:
-        """Name the place of a value in the files."""
+        """Return the place of a value in the files."""
         return self.files.where(row if self.rows is None else int(self.rows[row]), column)
 
-    def column(self, name: str, flag: str) -> pa.ChunkedArray:
-        """Give a column that a flag names."""
-        check_names([name], self.table.column_names, flag)
+    def column(self, name: str, option: str) -> pa.ChunkedArray:
+        """Return a column that an option names."""
+        check_names([name], self.table.column_names, option=option, value=name)
         return self.table[name]
-
-
-def _is_parquet(file: Path) -> bool:
-    with file.open("rb") as stream:
-        start = stream.read(8)
-    if not start:
-        raise DataError(f"{file}: the file is empty.")
-    if start.startswith(b"PK\x03\x04"):
-        raise DataError(f"{file}: this is a zip archive or an Excel sheet; save it as CSV.")
-    return start.startswith(b"PAR1")
-
-
-def _parquet(file: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise damaged(file, error) from error
-
-
-def read_parquet(file: Path, row_group: int | None = None, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file, or some columns of one row group.
-
-    Raises:
-        DataError: If it is damaged.
-    """
-    try:
-        with pq.ParquetFile(file) as parquet:
-            return parquet.read(columns) if row_group is None else parquet.read_row_group(row_group, columns=columns)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise damaged(file, error) from error
-
-
-def damaged(file: Path, error: Exception) -> DataError:
-    """Say that a Parquet file cannot be read."""
-    return DataError(f"{file}: a damaged Parquet file ({str(error).partition(chr(10))[0]}).")
 
 
 def _digest(file: Path) -> str:

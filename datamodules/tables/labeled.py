@@ -1,4 +1,4 @@
-"""Tables of one's own with a column to predict: from files to rows and their targets."""
+"""The base of data modules for tables with a column to predict."""
 
 from abc import abstractmethod
 from functools import cached_property
@@ -12,24 +12,81 @@ from datamodules.errors import DataError, check_names
 from datamodules.sampler import Samples
 from datamodules.tables.files import Part, TableFiles
 from datamodules.tables.values import TaskName, encode_target, infer_target
-from datamodules.user_data import UserDataModule
+from datamodules.user_data import Source, UserDataModule
+
+
+class LabeledSource(Source):
+    """Everything read from the tables of a `LabeledDataModule`.
+
+    Args:
+        data: The data module.
+        files: The files at its path.
+    """
+
+    data: "LabeledDataModule"
+
+    def __init__(self, data: "LabeledDataModule", files: TableFiles) -> None:
+        super().__init__(data)
+        self.files = files
+
+    @property
+    @abstractmethod
+    def target_column(self) -> str:
+        """The name of the column to predict."""
+
+    @cached_property
+    def given(self) -> dict[Stage, TableFiles]:
+        """The files to train on, under `train`, and those of their own for validation and test."""
+        paths: dict[Stage, str | None] = {"val": self.data.val_path, "test": self.data.test_path}
+        others = {stage: self.data.open(path, f"{stage}_path") for stage, path in paths.items() if path is not None}
+        return {"train": self.files, **others}
+
+    @cached_property
+    def parts(self) -> dict[Stage, Part]:
+        """The rows of the given files that have a target."""
+        return {stage: self.labeled(files) for stage, files in self.given.items()}
+
+    @abstractmethod
+    def labeled(self, files: TableFiles) -> Part:
+        """Read the rows that have a target."""
+
+    @cached_property
+    def whole(self) -> Part:
+        """All rows at the path, with or without a target."""
+        return Part(self.files, self.files.read())
+
+    @cached_property
+    def target(self) -> tuple[TaskName, list[str] | None]:
+        """The task, and the names of its classes, as inferred from the rows to train on."""
+        part, name = self.parts["train"], self.target_column
+        return infer_target(part.table[name], name, self.data.given_task, part.where, self.data.target_option)
+
+    def targets(self, part: Part) -> Tensor:
+        """Return class indices, int64, or values in their own unit, float32; shape `(N,)`.
+
+        Raises:
+            DataError: If a label is none of the training classes, or a value is not a number.
+        """
+        name, classes = self.target_column, self.data.class_names
+        check_names([name], part.table.column_names, str(part.files.files[0]))
+        return torch.from_numpy(encode_target(part.table[name], name, classes, part.where, self.data.target_option))
 
 
 class LabeledDataModule(UserDataModule):
-    """Base of data modules for tables, a column of which is to be predicted.
+    """Base of data modules for tables with a column to predict.
 
-    A leaf gives `open`, `target_column` and `labeled`, and fills in the inputs when the samples are divided.
+    A leaf defines `open` and `open_source`, and fills in the inputs when the samples are divided.
 
     Args:
-        path: A file, a folder or a glob. `predict` predicts all of it; `test` tests all of it if it is not what the
-            model was trained on.
-        val_path: Files of their own for validation.
-        test_path: Files of their own for the test.
+        path: A file, a folder or a glob. `predict` predicts all of it; `test` tests all of it if the model was not
+            trained on it.
+        val_path: Separate files for validation.
+        test_path: Separate files for the test.
         task: `regression`, `binary` or `multiclass`; inferred from the target unless given.
         kwargs: Options of `UserDataModule` and `DataModule`.
     """
 
-    target_flag = "--data.target"  # the option that names the column to predict
+    target_option = "target"  # the option that names the column to predict
 
     def __init__(
         self,
@@ -41,78 +98,49 @@ class LabeledDataModule(UserDataModule):
     ) -> None:
         super().__init__(path, **kwargs)
         self.val_path, self.test_path = val_path, test_path
-        self._task = task
+        self.given_task = task
 
     @abstractmethod
-    def open(self, path: str, flag: str) -> TableFiles:
-        """Find the files of a table; `flag` is the option that gave the path."""
+    def open(self, path: str, option: str = "path") -> TableFiles:
+        """Find the files of a table; `option` names the argument that gave the path, for messages."""
 
     @property
-    @abstractmethod
+    def source(self) -> LabeledSource:
+        """Everything read from the tables."""
+        source: LabeledSource = super().source
+        return source
+
+    def open_path(self) -> TableFiles:
+        """Find the files at `path`."""
+        if not self.path:
+            raise DataError("give the table, a file, a folder or a glob", option="path")
+        return self.open(self.path)
+
+    @property
     def target_column(self) -> str:
         """The name of the column to predict."""
-
-    @abstractmethod
-    def labeled(self, files: TableFiles) -> Part:
-        """Read the rows to learn from, or to test on."""
+        return self.source.target_column
 
     @cached_property
     def task(self) -> TaskName:  # type: ignore[override]  # found when it is asked for
-        """What kind of target this is."""
-        return self._target[0]
+        """The kind of target."""
+        return self.source.target[0]
 
     @cached_property
     def class_names(self) -> list[str] | None:  # type: ignore[override]
         """The labels, sorted: numbers by size, then text."""
-        return self._target[1]
+        return self.source.target[1]
 
     @property
     def num_outputs(self) -> int:  # type: ignore[override]
-        """Scores for each row: one for each class if there are several."""
+        """Logits of each row: one for each class if there are several."""
         return len(self.class_names or ()) if self.task == "multiclass" else 1
-
-    @cached_property
-    def _target(self) -> tuple[TaskName, list[str] | None]:
-        part, name = self._parts["train"], self.target_column
-        return infer_target(part.table[name], name, self._task, part.where, self.target_flag)
-
-    @cached_property
-    def _files(self) -> TableFiles:
-        if not self.path:
-            raise DataError("--data.path: give the table, a file, a folder or a glob.")
-        return self.open(self.path, "--data.path")
-
-    @cached_property
-    def _sources(self) -> dict[Stage, TableFiles]:
-        paths: dict[Stage, str | None] = {"val": self.val_path, "test": self.test_path}
-        others = {stage: self.open(path, f"--data.{stage}_path") for stage, path in paths.items() if path is not None}
-        return {"train": self._files, **others}
-
-    @cached_property
-    def _parts(self) -> dict[Stage, Part]:
-        """The rows of each source that have a target."""
-        return {stage: self.labeled(files) for stage, files in self._sources.items()}
-
-    @cached_property
-    def _whole(self) -> Part:
-        """All rows, whether they have a target or not."""
-        return Part(self._files, self._files.read())
 
     def load(self) -> dict[Stage, Samples]:
         """Read the targets; the inputs follow once the training rows are known."""
-        return {stage: Samples(torch.empty(0), self.targets(part)) for stage, part in self._parts.items()}
-
-    def targets(self, part: Part) -> Tensor:
-        """Give class indices, int64, or values in their own unit, float32; shape `(N,)`.
-
-        Raises:
-            DataError: If a label is none of those that are trained on, or a value is no number.
-        """
-        name = self.target_column
-        check_names([name], part.table.column_names, str(part.files.files[0]))
-        return torch.from_numpy(encode_target(part.table[name], name, self.class_names, part.where, self.target_flag))
+        return {stage: Samples(torch.empty(0), self.source.targets(part)) for stage, part in self.source.parts.items()}
 
     @property
     def fingerprint(self) -> str:
-        """What the table hashes to."""
-        return self._files.fingerprint
+        """The hash of the table's content."""
+        return self.source.files.fingerprint

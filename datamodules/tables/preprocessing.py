@@ -1,52 +1,36 @@
-"""What the columns of a table are, fitted on its training rows, and how a row becomes a row of numbers."""
+"""The columns of a table as fitted on its training rows, and how they encode a row as numbers."""
 
-import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from datamodules.errors import DataError, check_names, listed
-from datamodules.tables.values import (
-    Kind,
-    Where,
-    count_distinct,
-    is_number_text,
-    kind_of,
-    natural,
-    numbers,
-    texts,
-    type_name,
-)
+from datamodules.tables.values import Kind, Where, count_distinct, is_number_text, numbers, texts, type_name
 
-HALF = 0.5  # a text column of which fewer rows repeat a value than this is no category
-MIN_COUNT = 5  # a category in fewer training rows counts as unseen; in small tables, in fewer than 1 % of them
-FAR = 1000  # standard deviations from 0: where float32 would show fewer than some 10,000 steps of one
-MAX_CATEGORIES = 1000  # of one column, the most frequent ones
-SAMPLE = 100_000  # rows of which medians and quantiles are taken, where there are more
-IDENTIFIER = re.compile(
-    r"(?i:(?:^|[\W_])(?:id|uuid|guid|index|key|rownames|unnamed)(?:[\W_\d]|$))|[a-z](?:Id|ID)$|^column_1$"
-)
+SAMPLE = 100_000  # rows of which medians and numbers of distinct values are taken, where there are more
+IDENTIFIER = "dropped: identifier"  # the role of a column that identifies the rows
 
 
 @dataclass
 class Column:
-    """One column: what it holds, what it is for, and what was fitted on it.
+    """One column: its type, its role, and what was fitted on it.
 
     Args:
         name: Its name.
-        kind: What it holds. A number is standardised by `mean` and `std`, and `median` takes the place of what is
-            missing; a date is a number of days since 1970; a category becomes its place in `categories`, plus 1.
-        role: `feature`, or why it is none.
+        kind: Its type. A missing number is filled in by `median`, and the model normalizes by `mean` and `std`; a date
+            is the number of days since 1970; a category is encoded as its index in `categories`, plus 1.
+        role: `feature`, or why it is not one.
         missing: How many training rows lack it.
         median: Median over the training rows.
-        mean: Mean over the training rows, the median standing for what is missing.
+        mean: Mean over the training rows, missing values filled in.
         std: Standard deviation likewise; 1 if it is 0.
-        offset: What is taken away before a number becomes float32, whose 24 bits would not show how it varies.
-        categories: The values of a category, None for a missing one. Code 0 is for what training did not see.
+        offset: Subtracted before a number becomes float32, whose 24 bits would not resolve its variation.
+        categories: The values of a category, None for a missing one. Code 0 is for values unseen in training.
     """
 
     name: str
@@ -61,23 +45,23 @@ class Column:
 
     @property
     def is_identifier(self) -> bool:
-        """Whether it names the rows."""
-        return self.role == "left out: an identifier"
+        """Whether it identifies the rows."""
+        return self.role == IDENTIFIER
 
     @property
     def is_flagged(self) -> bool:
-        """Whether a second column says, by 1 or 0, if the number was missing."""
+        """Whether a second column has 1 where the number was missing, else 0."""
         return self.kind != "category" and self.missing > 0
 
 
 class TablePreprocessor:
-    """The columns of a table, as they were in training.
+    """Encodes the rows of a table by what was fitted on the training rows.
 
-    A row becomes one of float32: the numbers, then a flag for each number that can be missing, then the codes of the
+    A row is encoded as float32: the numbers, then a flag for each number that can be missing, then the codes of the
     categories.
 
     Args:
-        columns: All of them, in the order of the training table.
+        columns: All columns, in the order of the training table.
     """
 
     def __init__(self, columns: list[Column]) -> None:
@@ -90,11 +74,11 @@ class TablePreprocessor:
 
     @classmethod
     def from_state(cls, state: list[dict[str, Any]]) -> "TablePreprocessor":
-        """Rebuild columns from the primitives in a checkpoint."""
+        """Create it from the primitives in a checkpoint."""
         return cls([Column(**column) for column in state])
 
     def to_state(self) -> list[dict[str, Any]]:
-        """Give everything as primitives."""
+        """Return everything as primitives."""
         return [asdict(column) for column in self.columns]
 
     def __len__(self) -> int:
@@ -102,29 +86,29 @@ class TablePreprocessor:
 
     @property
     def cardinalities(self) -> list[int]:
-        """How many codes each category has, the unseen included."""
+        """Number of codes of each category, the one for unseen values included."""
         return [len(column.categories) + 1 for column in self.categories]
 
     def moments(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and standard deviation of each number of a row, `(F,)`; 0 and 1 for flags and codes."""
+        """Return mean and standard deviation of each number of a row, `(F,)`; 0 and 1 for flags and codes."""
         mean, std = np.zeros(len(self), np.float32), np.ones(len(self), np.float32)
         for at, column in enumerate(self.numbers):
             mean[at], std[at] = column.mean - column.offset, column.std
         return mean, std
 
     def encode(self, table: pa.Table, where: Where, source: str) -> NDArray[np.float32]:
-        """Turn rows into numbers.
+        """Encode rows as numbers.
 
         Args:
-            table: A table with all the features among its columns, in any order.
-            where: Names the place of a value, for messages.
-            source: Names the table, likewise.
+            table: A table with all features among its columns, in any order.
+            where: Returns the place of a value, for messages.
+            source: The name of the table, for messages.
 
         Returns:
             Shape `(N, F)`.
 
         Raises:
-            DataError: If a feature is missing, or a value is no number that float32 holds where one must be.
+            DataError: If a feature is missing, or a value of a number is text, infinite, or too large for float32.
         """
         check_names([column.name for column in self.features], table.column_names, source)
         x = np.empty((len(table), len(self)), np.float32)
@@ -144,114 +128,44 @@ class TablePreprocessor:
             if known and met and all(map(is_number_text, met)) and not any(map(is_number_text, known)):
                 row = int((index == labels.index(met[0])).argmax())
                 raise DataError(
-                    f"{where(row, column.name)}: numbers, where the model learned from text ({listed(known, 3)})."
+                    f"{where(row, column.name)}: numbers, where the model was trained on text ({listed(known, 3)})"
                 )
             codes = {value: code for code, value in enumerate(column.categories, 1)}
             x[:, at] = np.array([codes.get(label, 0) for label in labels], np.float32)[index]
         return x
 
+    def encode_row(self, raw: Mapping[str, Any]) -> NDArray[np.float32]:
+        """Encode one row.
 
-def fit(
-    table: pa.Table,
-    rows: NDArray[np.int64] | None,
-    where: Where,
-    roles: dict[str, str],
-    kinds: dict[str, Kind],
-) -> TablePreprocessor:
-    """Find out what each column is and whether it can help, from the training rows alone.
+        Args:
+            raw: A value for each feature, by name; None or an absent one is missing.
 
-    Args:
-        table: The whole table.
-        rows: The training rows, shape `(n,)`; None for all.
-        where: Names the place of a value, for messages.
-        roles: What is known of some columns: `target`, `key`, or why they are left out.
-        kinds: What some columns are, whatever they look like.
+        Returns:
+            Shape `(F,)`.
 
-    Raises:
-        DataError: If a column of numbers has text, infinity or too large a number in it, or no column can help.
-    """
-    found = []
-    for name in table.column_names:
-        if name in roles:
-            found.append(Column(name, "number", roles[name]))
-        else:
-            found.append(_fit_one(name, table[name], rows, where, kinds.get(name)))
-    columns = TablePreprocessor(found)
-    if not len(columns):
-        raise DataError(
-            "no column is left to learn from ("
-            + "; ".join(f"{column.name}: {column.role}" for column in found)
-            + "); --data.numeric and --data.categorical bring one back."
-        )
-    return columns
+        Raises:
+            DataError: If a value is not of its column's kind.
+        """
+        check_names(list(raw), [column.name for column in self.columns], "the row")
+        table = pa.table({column.name: _cell(column, raw.get(column.name)) for column in self.features})
+        row: NDArray[np.float32] = self.encode(table, lambda _, name: f"{name} {raw.get(name)!r}", "the row")[0]
+        return row
 
 
-def _fit_one(
-    name: str, values: pa.ChunkedArray, rows: NDArray[np.int64] | None, where: Where, kind: Kind | None
-) -> Column:
-    asked = kind is not None
-    kind = kind or kind_of(values, name, where)
-    if kind is None:
-        return Column(name, "category", f"left out: {values.type} cannot be learned from")
-    column = Column(name, kind)
-    named = IDENTIFIER.search(name) and not asked and not pa.types.is_floating(values.type)
-    if named and _all_differ(values, rows):
-        column.role = "left out: an identifier"
-        return column
-    if kind == "category":
-        labels, index = texts(values, name, where)
-        _fit_category(column, labels, index if rows is None else index[rows], asked)
-    else:
-        x = numbers(values, name, where)
-        _fit_number(column, x if rows is None else x[rows])
-    return column
-
-
-def _all_differ(values: pa.ChunkedArray, rows: NDArray[np.int64] | None) -> bool:
-    seen = values if rows is None else values.take(pa.array(rows))
-    return bool(pc.count_distinct(seen, mode="all").as_py() == len(seen))
-
-
-def _fit_category(column: Column, labels: list[str | None], index: NDArray[np.int64], asked: bool) -> None:
-    counts = np.bincount(index, minlength=len(labels)).tolist()
-    seen = {label: count for label, count in zip(labels, counts, strict=True) if count}
-    column.missing = seen.pop(None, 0)
-    enough = max(2, min(MIN_COUNT, len(index) // 100))
-    often = sorted((label for label in seen if label is not None and seen[label] >= enough), key=natural)
-    often = sorted(often, key=lambda label: -seen[label or ""])[:MAX_CATEGORIES]
-    column.categories = [*([None] if column.missing else []), *sorted(often, key=natural)]
-    if not seen:
-        column.role = "left out: empty"
-    elif len(seen) == 1 and not column.missing:
-        column.role = "left out: constant"
-    elif not asked and column.missing + sum(seen[label] for label in often) < HALF * len(index):
-        column.role = "left out: most values are rare"
-
-
-def _fit_number(column: Column, x: NDArray[np.floating[Any]]) -> None:
-    gaps = np.isnan(x)
-    column.missing = int(gaps.sum())
-    if column.missing == len(x):
-        column.role = "left out: empty"
-        return
-    known = x[~gaps] if column.missing else x
-    column.median = float(np.median(thin(known)))
-    x = np.where(gaps, column.median, x) if column.missing else x
-    column.mean, std = float(x.mean(dtype=np.float64)), float(x.std(dtype=np.float64))
-    column.std = std if std > 0 else 1.0
-    if std and abs(column.mean) > FAR * std:
-        column.offset = column.mean
-    if std == 0 and not column.missing:
-        column.role = "left out: constant"
-
-
-def thin(x: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Take `SAMPLE` random values of `x`, the same every time, or all of them where there are no more."""
-    return x if len(x) <= SAMPLE else x[np.random.default_rng(0).integers(0, len(x), SAMPLE)]
+def _cell(column: Column, value: Any) -> pa.ChunkedArray:  # noqa: ANN401  # whatever a row may hold
+    if column.kind == "date" and isinstance(value, str):  # as in a file, or in JSON
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise DataError(f"{column.name} {value!r}: a date is written as 2024-12-31") from error
+    try:
+        return pa.chunked_array([pa.array([value])])
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"{column.name} {value!r}: a table cannot hold this value") from error
 
 
 def describe(columns: TablePreprocessor, table: pa.Table, rows: NDArray[np.int64] | None) -> str:
-    """Lay out what the columns are in a short table: column, type, missing, distinct, role."""
+    """Return a short table of the columns: name, type, missing, distinct, role."""
     shown = columns.columns[:40]
     lines = [("column", "type", "missing", "distinct", "role")]
     few = None if rows is None else rows[:SAMPLE]

@@ -1,4 +1,4 @@
-"""From text to columns of an Arrow table."""
+"""Parses text into columns of an Arrow table."""
 
 import codecs
 import io
@@ -14,11 +14,11 @@ import pyarrow.csv as pacsv
 from datamodules.errors import DataError
 from datamodules.tables.dialect import GZIP, MISSING, SAMPLE, Dialect, check_rows, magic, open_bytes
 
-BLOCK = 2**24  # bytes that are parsed at a time where the whole does not fit: a row group each
+BLOCK = 2**24  # bytes that are parsed at a time, into a row group each, where the whole does not fit
 
 
 class WrongTypeError(Exception):
-    """A column is not of the type that it was taken for."""
+    """A column is not of the inferred type."""
 
     def __init__(self, column: str) -> None:
         self.column = column
@@ -48,13 +48,13 @@ def _stream(file: Path) -> pa.NativeFile:
 
 
 def column_types(file: Path, dialect: Dialect, names: list[str], lines: int) -> dict[str, pa.DataType]:
-    """Infer the types of those columns that have a value in the beginning of a file.
+    """Infer the types of the columns that have a value in the beginning of a file.
 
     Args:
         file: The file.
         dialect: How it is written.
         names: The names of its columns.
-        lines: How many lines go before the rows.
+        lines: How many lines precede the rows.
     """
     with open_bytes(file) as stream:
         sample = stream.read(SAMPLE)
@@ -69,7 +69,7 @@ def column_types(file: Path, dialect: Dialect, names: list[str], lines: int) -> 
             _parse_options(utf8, multiline=True),
             _convert_options(utf8, {}),
         )
-    except pa.ArrowInvalid:  # whatever it is, reading the whole file will tell
+    except pa.ArrowInvalid:  # reading the whole file raises an error with the place
         return {}
     types = {field.name: field.type for field in tidy(table).schema}
     return {name: types[name] for name in names if table[name].null_count < len(table)}
@@ -82,8 +82,8 @@ def parse(file: Path, dialect: Dialect, names: list[str], lines: int, text: Coll
         file: The file.
         dialect: How it is written.
         names: The names of its columns.
-        lines: How many lines go before the rows.
-        text: TablePreprocessor that are text, though they may look like numbers.
+        lines: How many lines precede the rows.
+        text: Columns of text, though they may look like numbers.
 
     Raises:
         DataError: If it cannot be parsed, or has no row.
@@ -91,7 +91,7 @@ def parse(file: Path, dialect: Dialect, names: list[str], lines: int, text: Coll
     given = {name: pa.string() for name in names if name in text}
     inferred = column_types(file, dialect, names, lines).items()
     floats = {name: kind for name, kind in inferred if pa.types.is_floating(kind)}
-    # Numbers whose type is known beforehand are parsed once, where inferring tries several types for each column.
+    # A number of a known type is parsed once, where type inference tries several types for each column.
     for types, multiline in (({**floats, **given}, False), (given, False), (given, True)):
         try:
             with _stream(file) as stream:
@@ -107,7 +107,7 @@ def parse(file: Path, dialect: Dialect, names: list[str], lines: int, text: Coll
     else:
         raise _explain(file, dialect, failed) from failed
     if not len(table):
-        raise DataError(f"{file}: there is a header, but no row of data.")
+        raise DataError(f"{file}: there is a header, but no row of data")
     if any(pa.types.is_binary(kind) for kind in table.schema.types):
         check_rows(file, dialect)
     return tidy(table)
@@ -144,17 +144,17 @@ def batches(
 
 
 def _explain(file: Path, dialect: Dialect, error: Exception) -> DataError:
-    check_rows(file, dialect)  # which names the line, if it finds what is wrong
-    return DataError(f"{file}: cannot be parsed ({str(error).partition(chr(10))[0]}).")
+    check_rows(file, dialect)  # raises an error with the line, if it finds it
+    return DataError(f"{file}: cannot be parsed ({str(error).partition(chr(10))[0]})")
 
 
 def tidy(table: pa.Table, text: Collection[str] = ()) -> pa.Table:
-    """Make numbers with a fraction float32, text plain text, times of one unit; and columns in `text` text."""
+    """Cast real numbers to float32, all text to one type, times to one unit, and columns in `text` to text."""
     fields = []
     for field in table.schema:
         as_text = field.name in text and not pa.types.is_nested(field.type)
         fields.append(pa.field(field.name, pa.string() if as_text else _tidy_type(field.type)))
-    # Not `safe`: a fraction that float32 rounds is no fault. What overflows becomes infinite, and is found later.
+    # Not `safe`: float32 may round. A number that overflows becomes infinite, and is found later.
     return table.cast(pa.schema(fields), safe=False)
 
 
@@ -169,21 +169,19 @@ def _tidy_type(kind: pa.DataType) -> pa.DataType:
 
 
 def check_same_columns(names: list[str], first: list[str], file: Path, other: Path) -> None:
-    """Look whether two files of a table have the same columns, in any order.
+    """Raise an error if two files of a table have different columns, in any order.
 
     Raises:
-        DataError: If they have not.
+        DataError: If they have.
     """
     odd = sorted(set(names) ^ set(first))
     if odd:
-        raise DataError(
-            f"{file}: column {odd[0]!r} is not in both this file and {other}; all files of a table need the same "
-            "columns."
-        )
+        problem = f"{file}: column {odd[0]!r} is not in both this file and {other}"
+        raise DataError(problem, "all files of a table need the same columns")
 
 
 def join(parts: list[pa.Table]) -> pa.Table:
-    """Put the tables of several files, of the same columns in any order, under each other."""
+    """Concatenate tables of the same columns, in any order."""
     names = parts[0].column_names
     parts = [tidy(part.select(names)) for part in parts]
     fields = []
@@ -195,7 +193,7 @@ def join(parts: list[pa.Table]) -> pa.Table:
 
 
 def mixed_columns(parts: list[pa.Table]) -> list[str]:
-    """Name the columns that are text in some parts and something else in others."""
+    """Return the columns that are text in some parts and something else in others."""
     found = []
     for name in parts[0].column_names:
         kinds = [pa.types.is_string(part[name].type) for part in parts if part[name].null_count < len(part)]

@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from datamodules.errors import DataError
 from datamodules.images import decoded as module
-from datamodules.images.decoded import Cache, Decoded, Decoder, choose_cache, decode_all
+from datamodules.images.decoded import CacheMode, Decoded, Decoder, choose_cache, decode_all
 from datamodules.images.decoding import ImageError, open_image, resize_and_crop
 from datamodules.images.folder import ImageFiles, find_images
 from tests.helpers.photos import BAD, encoded, pixels, write_photos
@@ -52,7 +51,7 @@ def decode(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
 
     monkeypatch.setattr(Decoder, "decode", counted)
 
-    def run(root: Path, cache: Cache = "disk", stop: bool = True, **options: Any) -> tuple[Tensor, int]:
+    def run(root: Path, cache: CacheMode = "disk", stop: bool = True, **options: Any) -> tuple[Tensor, int]:
         nonlocal count
         count = 0
         found = decode_all(decoder(root, **options), cache, cache_dir, root.name, stop)
@@ -66,11 +65,11 @@ Decode = Callable[..., tuple[Tensor, int]]
 
 
 def files_of(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+    return sorted(path.suffix for path in folder.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("cache", ["disk", "memory", "none"])
-def test_every_cache_holds_the_same_images(photos: Path, decode: Decode, cache: Cache) -> None:
+def test_every_cache_holds_the_same_images(photos: Path, decode: Decode, cache: CacheMode) -> None:
     expected = [resize_and_crop(open_image(photos / path), SIZE) for path in find_images(photos)[0]]
     found, times = decode(photos, cache)
     assert found.dtype == torch.uint8
@@ -88,7 +87,7 @@ def test_memory_writes_nothing(photos: Path, decode: Decode, cache_dir: Path) ->
 
 def test_nothing_is_kept_but_what_was_looked_at(photos: Path, decode: Decode, cache_dir: Path) -> None:
     decode(photos, "none")
-    assert files_of(cache_dir) == ["bad.json"]
+    assert files_of(cache_dir) == [".json"]
 
 
 def test_a_cache_is_found_by_content(photos: Path, decode: Decode, tmp_path: Path) -> None:
@@ -148,7 +147,7 @@ def test_what_was_interrupted_is_not_taken_for_complete(
     cache_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
     error: type[BaseException],
-    cache: Cache,
+    cache: CacheMode,
 ) -> None:
     real = resize_and_crop
     calls = 0
@@ -163,59 +162,56 @@ def test_what_was_interrupted_is_not_taken_for_complete(
     monkeypatch.setattr(module, "resize_and_crop", stop)
     with pytest.raises(error):
         decode(photos, cache)
-    assert not list(cache_dir.iterdir())
+    assert files_of(cache_dir) == []
     monkeypatch.setattr(module, "resize_and_crop", real)
     assert decode(photos, cache)[1] == 15
 
 
-def _empty(kept: Path) -> None:
-    for path in kept.iterdir():
-        path.unlink()
+def _replace(images: Path, bad: Path) -> None:
+    bad.unlink()
+    images.unlink()
 
 
-def _replace(kept: Path) -> None:
-    (kept / "bad.json").unlink()
-    (kept / "bad.json").mkdir()
-
-
-DAMAGE: dict[str, Callable[[Path], object]] = {
-    "truncated images": lambda kept: os.truncate(kept / "squares.npy", 1000),
-    "empty images": lambda kept: os.truncate(kept / "squares.npy", 0),
-    "no images": lambda kept: (kept / "squares.npy").unlink(),
-    "garbage images": lambda kept: (kept / "squares.npy").write_bytes(b"garbage" * 1000),
-    "images of other data": lambda kept: np.save(kept / "squares.npy", np.zeros((3, 3, SIZE, SIZE), np.uint8)),
-    "images of another type": lambda kept: np.save(kept / "squares.npy", np.zeros((15, 3, SIZE, SIZE), np.int8)),
-    "objects": lambda kept: np.save(kept / "squares.npy", np.array([None, {}]), allow_pickle=True),
-    "garbage list": lambda kept: (kept / "bad.json").write_bytes(b"\xff{garbage"),
-    "empty list": lambda kept: (kept / "bad.json").write_text(""),
-    "another list": lambda kept: (kept / "bad.json").write_text("[1, 2]"),
-    "list of words": lambda kept: (kept / "bad.json").write_text('{"one": "why"}'),
-    "no list": lambda kept: (kept / "bad.json").unlink(),
-    "nothing": _empty,
-    "a folder in its place": _replace,
+DAMAGE: dict[str, Callable[[Path, Path], object]] = {
+    "truncated images": lambda images, bad: os.truncate(images, 1000),
+    "empty images": lambda images, bad: os.truncate(images, 0),
+    "no images": lambda images, bad: images.unlink(),
+    "garbage images": lambda images, bad: images.write_bytes(b"garbage" * 1000),
+    "images of other data": lambda images, bad: np.save(images, np.zeros((3, 3, SIZE, SIZE), np.uint8)),
+    "images of another type": lambda images, bad: np.save(images, np.zeros((15, 3, SIZE, SIZE), np.int8)),
+    "objects": lambda images, bad: np.save(images, np.array([None, {}]), allow_pickle=True),
+    "garbage list": lambda images, bad: bad.write_bytes(b"\xff{garbage"),
+    "empty list": lambda images, bad: bad.write_text(""),
+    "another list": lambda images, bad: bad.write_text("[1, 2]"),
+    "list of words": lambda images, bad: bad.write_text('{"one": "why"}'),
+    "no list": lambda images, bad: bad.unlink(),
+    "nothing": _replace,
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_cache_is_made_anew(photos: Path, decode: Decode, cache_dir: Path, damage: str) -> None:
     first, _ = decode(photos)
-    (kept,) = cache_dir.iterdir()
-    DAMAGE[damage](kept)
+    bad, kept = sorted(cache_dir.iterdir(), key=lambda path: path.suffix)
+    DAMAGE[damage](kept, bad)
     again, times = decode(photos)
     assert times == 15
     assert torch.equal(again, first)
     assert decode(photos)[1] == 0
-    assert files_of(cache_dir) == ["bad.json", "squares.npy"]
+    assert files_of(cache_dir) == [".json", ".npy"]
 
 
-def test_a_file_in_the_place_of_a_cache_is_one_line(photos: Path, decode: Decode, cache_dir: Path) -> None:
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_a_folder_in_the_place_of_a_cache_is_one_line(
+    photos: Path, decode: Decode, cache_dir: Path, suffix: str
+) -> None:
     decode(photos)
-    (kept,) = cache_dir.iterdir()
-    shutil.rmtree(kept)
-    kept.write_text("no folder")
-    with pytest.raises(DataError, match=r"--data.cache disk: .* cannot be written \(Not a directory\); give another"):
+    (kept,) = cache_dir.glob(f"*{suffix}")
+    kept.unlink()
+    kept.mkdir()
+    with pytest.raises(DataError, match=r"cache='disk': .* cannot be written \(Is a directory\); give another"):
         decode(photos)
-    assert files_of(cache_dir) == [kept.name]
+    assert kept.is_dir()
 
 
 def test_a_cache_that_may_only_be_read_is_read(
@@ -226,13 +222,13 @@ def test_a_cache_that_may_only_be_read_is_read(
     def refuse(*args: Any, **kwargs: Any) -> None:  # root may write everywhere
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     for cache in ("disk", "auto"):
         again, times = decode(photos, cache)
         assert times == 0
         assert torch.equal(again, first)
-    with pytest.raises(DataError, match=r"--data.cache disk: .*cache cannot be written \(Permission denied\)"):
+    with pytest.raises(DataError, match=r"cache='disk': .*cache cannot be written \(Permission denied\)"):
         decode(photos, "disk", size=8)
     for cache in ("auto", "none", "memory"):  # these need no file
         assert decode(photos, cache, size=8)[0].shape == (15, 3, 8, 8)
@@ -243,9 +239,7 @@ def test_a_full_disk_leaves_nothing(photos: Path, decode: Decode, cache_dir: Pat
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
     try:
-        with pytest.raises(
-            DataError, match=r"--data.cache disk: .*cache cannot be written \(File too large\); give an"
-        ):
+        with pytest.raises(DataError, match=r"cache='disk': .*cache cannot be written \(File too large\); give an"):
             decode(photos)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -298,8 +292,7 @@ def test_processes_at_once_agree(tmp_path: Path, cache_dir: Path) -> None:
         process.join()
         assert process.exitcode == 0
     assert len(sums) == 1
-    assert files_of(cache_dir) == ["bad.json", "squares.npy"]
-    assert len(list(cache_dir.iterdir())) == 1
+    assert files_of(cache_dir) == [".json", ".npy"]
 
 
 def test_writing_resize_and_crops_does_not_change_the_cache(photos: Path, decode: Decode, cache_dir: Path) -> None:
@@ -320,7 +313,7 @@ def bad_photos(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("cache", ["disk", "memory", "none"])
-def test_all_that_is_bad_is_found_now_and_later(photos: Path, cache_dir: Path, cache: Cache) -> None:
+def test_all_that_is_bad_is_found_now_and_later(photos: Path, cache_dir: Path, cache: CacheMode) -> None:
     reasons = bad_photos(photos)
     for _ in range(2):
         found = decode_all(decoder(photos), cache, cache_dir, "photos", stop=False)
@@ -336,7 +329,7 @@ def test_all_that_is_bad_is_found_now_and_later(photos: Path, cache_dir: Path, c
 
 @pytest.mark.parametrize("cache", ["disk", "memory", "none"])
 @pytest.mark.parametrize("kept", [False, True])
-def test_the_first_that_is_bad_stops_it(photos: Path, cache_dir: Path, cache: Cache, kept: bool) -> None:
+def test_the_first_that_is_bad_stops_it(photos: Path, cache_dir: Path, cache: CacheMode, kept: bool) -> None:
     bad_photos(photos)
     if kept:
         decode_all(decoder(photos), cache, cache_dir, "photos", stop=False)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from datamodules import DataError
 from datamodules.tables import preprocessing as columns
-from datamodules.tables.preprocessing import Column, TablePreprocessor, describe, fit
+from datamodules.tables.fitting import fit
+from datamodules.tables.preprocessing import Column, TablePreprocessor, describe
 from datamodules.tables.values import Kind
 
 

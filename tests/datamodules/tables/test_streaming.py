@@ -22,7 +22,8 @@ from torch import Tensor
 
 from datamodules import CSVDataModule, DataError
 from datamodules.base import Stage
-from datamodules.tables.streaming import RowGroups, TableStream
+from datamodules.tables.row_groups import RowGroups
+from datamodules.tables.streaming import TableStream
 from kindling.callbacks import PredictionWriter
 from lit_models import LitMLP
 from tests.conftest import ROOT, Run
