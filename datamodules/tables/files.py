@@ -2,13 +2,11 @@
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ import pyarrow.parquet as pq
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 
+from datamodules.cache import Cache
 from datamodules.errors import DataError, check_names
 from datamodules.files import find_files
 from datamodules.tables.dialect import GZIP, MISSING, Dialect, complete, header, is_number, magic, rows
@@ -65,7 +64,7 @@ class TableFiles:
         self.expected = expected
         self.text = tuple(sorted(text))
         self.given = dialect
-        self.cache_dir = Path(cache_dir).expanduser()
+        self.cache = Cache(cache_dir)
         try:
             self.files = find_files(path, option)
             self.size = sum(file.stat().st_size for file in self.files)
@@ -100,8 +99,7 @@ class TableFiles:
     @property
     def cached(self) -> Path:
         """The file in which this table is kept once it is parsed."""
-        key = hashlib.sha256(repr((self.fingerprint, self.text)).encode()).hexdigest()[:24]
-        return self.cache_dir / f"{self.files[0].name.partition('.')[0]}-{key}.parquet"
+        return self.cache.path(self.files[0].name.partition(".")[0], ".parquet", self.fingerprint, self.text)
 
     @cached_property
     def names(self) -> list[str]:
@@ -133,9 +131,9 @@ class TableFiles:
             if not sum(map(len, parts)):
                 raise DataError(f"{self.files[0]}: there is no row of data")
             return join(parts).combine_chunks()
-        with contextlib.suppress(OSError, pa.ArrowInvalid):  # not there, or damaged
-            table: pa.Table = pq.read_table(self.cached, memory_map=True)
-            return table
+        cached = self.cache.read(self.cached, lambda file: pq.read_table(file, memory_map=True))
+        if cached is not None:
+            return cached
         parts = self._parse(self.text)
         mixed = mixed_columns(parts)
         if mixed:  # keep them as written in all files
@@ -149,7 +147,8 @@ class TableFiles:
     def keep(self) -> None:
         """Store the table that `read` parsed, so that the next run need not."""
         if self._parsed is not None:
-            self._store([self._parsed])
+            table = self._parsed
+            self.cache.keep(self.cached, lambda file: self._write(file, [table]))
             self._parsed = None
 
     def as_parquet(self) -> list[Path]:
@@ -161,9 +160,9 @@ class TableFiles:
         self._check_columns()
         if self.is_parquet:
             return self.files
-        if not self.cached.is_file():
+        if self.cache.read(self.cached, pq.read_metadata) is None:
             size = f"{self.size / 1e6:,.0f} MB"
-            rank_zero_only(print)(f"{self.files[0]}: {size} are converted to Parquet once, in {self.cache_dir}")
+            rank_zero_only(print)(f"{self.files[0]}: {size} are converted to Parquet once, in {self.cache.folder}")
             self._convert()
         return [self.cached]
 
@@ -172,11 +171,19 @@ class TableFiles:
         types = {name: inferred.get(name, pa.float32()) for name in self.names} | dict.fromkeys(self.text, pa.string())
         while True:
             try:
-                return self._store(
+                parts = (
                     table.select(self.names)
                     for file in self.files
                     for table in batches(file, self.dialect, *self._header(file), types)
                 )
+                return self.cache.write(self.cached, partial(self._write, tables=parts))
+            except OSError as error:
+                raise DataError(
+                    f"the parsed table cannot be kept there ({error})",
+                    "make room, or give another folder",
+                    "cache_dir",
+                    str(self.cache.folder),
+                ) from error
             except WrongTypeError as error:
                 # The beginning did not tell the type of a column: it is widened, and all begins anew.
                 name = error.column
@@ -193,34 +200,23 @@ class TableFiles:
                     return not_a_number(f"{file}, line {line}: '{cells[at]}' in column {name}", name)
         return DataError(f"{self.files[0]}: column {name} has text among its numbers")
 
-    def _store(self, tables: Iterable[pa.Table]) -> None:
-        temporary, writer = None, None
+    def _write(self, path: Path, tables: Iterable[pa.Table]) -> None:
+        writer = None
         try:
-            self.cache_dir.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.cache_dir, suffix=".tmp")
-            os.close(handle)
             for table in tables:
                 if writer is None:
                     text = [field.name for field in table.schema if pa.types.is_string(field.type)]
                     writer = pq.ParquetWriter(
-                        temporary, table.schema, compression="none", use_dictionary=text, write_statistics=False
+                        path, table.schema, compression="none", use_dictionary=text, write_statistics=False
                     )
                 writer.write_table(table, row_group_size=max(1, BLOCK // (8 * max(1, table.num_columns))))
             if writer is None:
                 raise DataError(f"{self.files[0]}: there is a header, but no row of data.")
             writer.close()
             writer = None
-            os.replace(temporary, self.cached)
-        except OSError as error:
-            raise DataError(
-                f"--data.cache_dir {self.cache_dir}: the parsed table cannot be kept there ({error}); "
-                "make room, or give another folder."
-            ) from error
         finally:
             if writer is not None:
                 _close(writer)
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
 
     def where(self, row: int, column: str) -> str:
         """Return the place of a value in the files, with its text.

@@ -1,12 +1,6 @@
-"""A long row of tokens: kept on disk, and taken in windows."""
+"""Windows of a long sequence of tokens."""
 
-import contextlib
-import hashlib
-import os
-import tempfile
-from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,59 +9,52 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.text.files import pieces
-from datamodules.text.tokenizer import PAD, UNKNOWN, Tokenizer, chunks
-from datamodules.user_data import say
+from datamodules.text.tokenizer import PAD, UNKNOWN
 
-IGNORED = -100  # what stands in the place of a target where nothing is to be predicted, as torch's losses have it
-HASHED = 1_000_000  # characters at a time
-SHOWN = 8  # unknown characters that are named at most
-FORMAT = "2"  # of what is kept; a change makes older files unread
-
-Tokens = NDArray[Any]  # uint16 where the vocabulary is small enough, else int32
+IGNORED = -100  # the target where nothing is predicted: `ignore_index` of torch's losses
 
 
 class Windows(Dataset[tuple[Tensor, Tensor]]):
-    """Stretches of a row of tokens, each with the token that follows each of its own. A batch is one indexing.
+    """Windows of a sequence of tokens, each with the token after each of its own. A batch is indexed at once.
 
-    That a token is unknown is nothing to be predicted: it is read, and is no target.
+    Out-of-vocabulary tokens are inputs, but no targets.
 
     Args:
-        tokens: The row, `(N,)`, 2 or more.
+        tokens: The sequence, `(N,)`, 2 tokens or more.
         length: Tokens in a window.
     """
 
-    def __init__(self, tokens: Tokens, length: int) -> None:
-        self.tokens = np.asarray(tokens)  # of a memory map, what can be indexed fastest
+    def __init__(self, tokens: NDArray[Any], length: int) -> None:
+        self.tokens = np.asarray(tokens)  # indexing a memory map itself is slower
         self.length = length
 
     @cached_property
     def unknown(self) -> int:
-        """How many tokens are unknown."""
+        """Number of tokens that are out of vocabulary."""
         return int(np.count_nonzero(self.tokens == UNKNOWN))
 
     @property
     def starts(self) -> Tensor:
-        """Where the windows begin that, one after another, predict every token but the first, once."""
+        """Starts of adjacent windows, which together predict every token but the first once."""
         return torch.arange(0, len(self.tokens) - 1, self.length)
 
     @property
     def movable_starts(self) -> Tensor:
-        """Where those begin that can be moved on by less than a window and still have something to predict."""
+        """Starts of the adjacent windows that still predict something if shifted by less than a window."""
         return torch.arange(0, len(self.tokens) - self.length, self.length)
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def __getitem__(self, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a whole batch.
+        """Return a whole batch.
 
         Args:
             starts: The first token of each window, `(B,)`.
 
         Returns:
-            Tokens and their next ones, int64, `(B, length)` each; past the end they are `PAD` and `IGNORED`, and a
-            next one that is `UNKNOWN` is `IGNORED` too.
+            Tokens and their targets, int64, `(B, length)` each. Past the end of the sequence they are `PAD` and
+            `IGNORED`; a target that is `UNKNOWN` is `IGNORED` too.
         """
         at = starts.numpy()[:, None] + np.arange(self.length + 1)
         beyond = at >= len(self.tokens)
@@ -85,104 +72,3 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
 
 def _int64(values: NDArray[Any]) -> Tensor:
     return torch.from_numpy(values.astype(np.int64))
-
-
-class TextCache:
-    """Keeps what is made of a text, under a hash of all it was made from.
-
-    Args:
-        folder: Where; what cannot be kept there is made anew each time.
-        name: What the names of the files begin with.
-        fingerprint: What the text hashes to.
-    """
-
-    def __init__(self, folder: str, name: str, fingerprint: str) -> None:
-        self.folder = Path(folder).expanduser()
-        self.name = name
-        self.fingerprint = fingerprint
-        self._told = False  # that nothing can be kept
-
-    def fit(self, kind: str, vocab_size: int, text: str, end: int) -> Tokenizer:
-        """Give a tokenizer fitted on a text up to `end`, as it was kept or anew."""
-        path = self._path("tokenizer", ".json", kind, vocab_size, self.fingerprint, end)
-        try:
-            return Tokenizer(kind, state=path.read_text(encoding="utf-8"))
-        except Exception:  # not there; or damaged, for which the library raises a bare Exception
-            tokenizer = Tokenizer(kind)
-        tokenizer.fit(pieces(text, 0, end), vocab_size)
-        self._keep(path, lambda file: file.write_text(tokenizer.state, encoding="utf-8"))
-        return tokenizer
-
-    def encode(self, tokenizer: Tokenizer, text: str, start: int, end: int) -> Tokens:
-        """Give the tokens of a stretch of a text, `(N,)`: memory-mapped, as they were kept or anew."""
-        path = self._path("tokens", ".npy", tokenizer.state, self.fingerprint, start, end)
-        kept = _read(path, tokenizer.size)
-        if kept is not None:
-            return kept
-        small = np.uint16 if tokenizer.size <= 2**16 else np.int32
-        parts = [tokenizer.encode(some)[0].astype(small) for some in chunks(pieces(text, start, end))]
-        tokens: Tokens = np.concatenate(parts or [np.zeros(0, small)])
-        self._keep(path, lambda file: _write(file, tokens))
-        kept = _read(path, tokenizer.size)
-        return tokens if kept is None else kept
-
-    def _path(self, what: str, suffix: str, *made_from: object) -> Path:
-        key = hashlib.sha256(repr((FORMAT, what, *made_from)).encode()).hexdigest()[:24]
-        return self.folder / f"{self.name}-{what}-{key}{suffix}"
-
-    def _keep(self, path: Path, write: Callable[[Path], object]) -> None:
-        """Write a file that takes its place when it is complete."""
-        part = None
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
-            os.close(handle)
-            part = Path(name)
-            write(part)
-            os.replace(part, path)
-        except OSError as error:
-            if not self._told:
-                say(f"--data.cache_dir {self.folder}: nothing can be kept there ({error}); it is made anew each time")
-            self._told = True
-        finally:
-            if part is not None:
-                part.unlink(missing_ok=True)
-
-
-def unknown_characters(tokens: Tokens, text: str, start: int) -> str:
-    """Count and name the characters that are not in the vocabulary; empty if there are none.
-
-    Args:
-        tokens: Those of a stretch of the text; one that is unknown is a character, and so are all others then.
-        text: The text.
-        start: Where the stretch begins.
-    """
-    at = np.flatnonzero(tokens == UNKNOWN)
-    if not len(at):
-        return ""
-    names = sorted({text[start + place] for place in at[:100_000].tolist()})
-    named = ", ".join(map(repr, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
-    return f"{len(at):,} of {len(tokens):,} characters are not in the vocabulary ({named})"
-
-
-def hashed(text: str) -> str:
-    """Hash a text: SHA-256 of its UTF-8."""
-    found = hashlib.sha256()
-    for start in range(0, len(text), HASHED):
-        found.update(text[start : start + HASHED].encode("utf-8", "surrogatepass"))
-    return found.hexdigest()
-
-
-def _write(path: Path, tokens: Tokens) -> None:
-    with path.open("wb") as file:
-        np.save(file, tokens)
-
-
-def _read(path: Path, size: int) -> Tokens | None:
-    """Map the tokens in a file; None if it is not there, or damaged."""
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        tokens: Tokens = np.load(path, mmap_mode="r")
-        whole = tokens.ndim == 1 and tokens.dtype.kind in "iu"
-        if whole and (not len(tokens) or (tokens.min() >= 0 and int(tokens.max()) < size)):
-            return tokens
-    return None

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datamodules import CSVDataModule
 from tests.conftest import Run
 
 GOOD = "a,b,y\n" + "".join(f"{i},{i * i % 7}.5,{'no' if i % 3 else 'yes'}\n" for i in range(30))
@@ -216,27 +217,46 @@ def test_no_permission(refused: Mistake, workdir: Path, request: pytest.FixtureR
     assert "--data.path bad.csv: cannot be read (Permission denied)" in refused("--data.path bad.csv")
 
 
-@pytest.mark.parametrize("streaming", ["true", "false"])
-def test_a_full_disk_leaves_no_half_written_cache(mistake: Mistake, workdir: Path, streaming: str) -> None:
+@pytest.fixture
+def full_disk(big_table: str) -> Iterator[None]:
+    """Let no file grow beyond 64 KiB, once the table is there."""
     resource = pytest.importorskip("resource", reason="only POSIX systems limit the size of files")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def big_table(workdir: Path) -> str:
+    """The name of a table too large for a full disk."""
     rng = np.random.default_rng(0)
     rows = "".join(f"{a:.6f},{b:.6f},{a + b > 0}\n" for a, b in rng.normal(size=(20_000, 2)))
     (workdir / "big.csv").write_text(f"a,b,y\n{rows}")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
-    try:
-        line = f"--data CSVDataModule --data.path big.csv --data.cache_dir cache --data.streaming {streaming}"
-        message = mistake(line)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    return "big.csv"
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_leaves_no_half_written_cache(mistake: Mistake, workdir: Path, big_table: str) -> None:
+    message = mistake(f"--data CSVDataModule --data.path {big_table} --data.cache_dir cache --data.streaming true")
     assert "--data.cache_dir cache: the parsed table cannot be kept there" in message
-    assert not [path for path in workdir.rglob("*") if path.is_file() and path.name != "big.csv"]
+    assert [path.name for path in workdir.rglob("*") if path.is_file()] == [big_table]
 
 
-def test_a_cache_folder_that_cannot_be(refused: Mistake, workdir: Path) -> None:
+@pytest.mark.usefixtures("full_disk")
+def test_a_table_in_memory_needs_no_cache(workdir: Path, big_table: str, caplog: pytest.LogCaptureFixture) -> None:
+    data = CSVDataModule(big_table, cache_dir="cache", streaming=False)
+    data.setup("fit")
+    assert caplog.text.count("cache: nothing can be kept there") == 1
+    assert [path.name for path in workdir.rglob("*") if path.is_file()] == [big_table]
+
+
+def test_a_cache_folder_that_cannot_be(refused: Mistake, workdir: Path, caplog: pytest.LogCaptureFixture) -> None:
     (workdir / "bad.csv").write_text(GOOD)
-    message = refused("--data.path bad.csv --data.cache_dir bad.csv/cache")
+    message = refused("--data.path bad.csv --data.cache_dir bad.csv/cache --data.streaming true")
     assert "--data.cache_dir bad.csv/cache: the parsed table cannot be kept there" in message
+    CSVDataModule("bad.csv", cache_dir="bad.csv/cache").setup("fit")
+    assert caplog.text.count("bad.csv/cache: nothing can be kept there") == 1
 
 
 # Tables for a model that is trained already
