@@ -75,9 +75,10 @@ class DataModule(AugmentingDataModule):
             raise DataError("a batch has at least 1 sample", option="batch_size", value=batch_size)
         if num_workers < 0:
             raise DataError("give a number of processes, 0 or more", option="num_workers", value=num_workers)
-        if num_folds and not (num_folds > 1 and 0 <= fold < num_folds):
-            problem = f"of `num_folds={num_folds}`: give 2 or more folds, counted from 0"
-            raise DataError(problem, option="fold", value=fold)
+        if num_folds < 0 or num_folds == 1:
+            raise DataError("give 2 or more folds, or 0 for none", option="num_folds", value=num_folds)
+        if num_folds and not 0 <= fold < num_folds:
+            raise DataError(f"the folds are 0 to {num_folds - 1}", option="fold", value=fold)
         self.batch_size = batch_size
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction

@@ -149,7 +149,7 @@ class UserDataModule(DataModule):
     def _sampler(self, dataset: Samples | Inputs) -> BatchSampler:
         order = torch.arange(len(dataset))
         trainer, lengths = self.trainer, None
-        # Predictions that are returned, and not written, are in the order of the rows.
+        # Predictions that are returned instead of written are in the order of the rows.
         writes = trainer is not None and trainer.predicting and not trainer.predict_loop.return_predictions
         if writes or isinstance(dataset, Samples):
             lengths = self._lengths(Split(cast("Samples", dataset), order))  # only the inputs are used

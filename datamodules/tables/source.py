@@ -1,4 +1,4 @@
-"""What a table in memory and a streamed one have in common."""
+"""The base of a table in memory and a streamed table."""
 
 import logging
 from abc import abstractmethod
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class TableSource(LabeledSource):
-    """Everything read from the tables of a `CSVDataModule`; a leaf holds them in memory, or streams them.
+    """Everything read from the tables of a `CSVDataModule`; a leaf keeps them in memory, or streams them.
 
     Args:
         data: The data module.
@@ -74,7 +74,7 @@ class TableSource(LabeledSource):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the interrupted one, by the names of the options."""
+        """Options that a resumed run must share with the interrupted one."""
         return {"streaming": self.is_streamed}
 
     @property

@@ -1,4 +1,4 @@
-"""Texts in lines, with their label before them, after them, or without one: read as tables, but without quotes."""
+"""Labeled texts, one a line: read as tables, but quotes have no meaning."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -15,15 +15,15 @@ from datamodules.tables.files import TableFiles
 from datamodules.tables.values import is_number_text
 from datamodules.text.columns import LABEL_NAMES, TEXT_NAMES
 
-# How a line is written: `LABEL:sub text`, `label<TAB>text`, `text<TAB>label`, the two columns that the first line names
-# with a tab between them, or nothing but a text.
+# The form of a line: `LABEL:sub text`, `label<TAB>text`, `text<TAB>label`, two columns separated by a tab with their
+# names in the first line, or a text without a label.
 Form = Literal["fine", "first", "last", "headed", "plain"]
 
 TEXT, LABEL, FINE_LABEL = "text", "label", "fine_label"  # the columns
 
 FINE = re.compile(r"([^\W\d_]\w*):(\w\S*)(?:\s+(.*))?")
-MOST = 0.9  # share of the lines that must be written in a form; the others are then mistakes
-FEW = 20  # lines of which nothing can be told by how often a label comes back
+MOST = 0.9  # share of the lines that must have a form; the others are mistakes then
+FEW = 20  # too few lines to tell labels by their repetition
 SHOWN = 60  # characters of a text in a message
 
 
@@ -36,21 +36,21 @@ def open_texts(
     label: str | None = None,
     trained: Sequence[str] | None = None,
 ) -> TableFiles:
-    """Open a table of texts, or texts in lines, told by their content.
+    """Open a table of texts, or texts in lines, as detected from the content.
 
     Args:
         path: A file, a folder or a glob.
-        dialect: How it is written. Who names a delimiter, a quote or a header has a table.
-        cache_dir: Where parsed tables are kept.
+        dialect: How it is written. With a delimiter, a quote or a header it is a table.
+        cache_dir: Folder of parsed tables.
         option: The argument that gave the path, for messages.
         text: The column of texts, if it is known.
-        label: The column of labels, if it is known; lines that name no columns take both names over.
-        trained: The columns of the table that a model was trained on. If given, there may be texts alone.
+        label: The column of labels, if it is known; lines without column names get both names.
+        trained: The columns of the table that a model was trained on. If given, labels may be missing.
 
     Raises:
-        DataError: If nothing that can be read is there.
+        DataError: If there is nothing that can be read.
     """
-    # A table of one column is one that has texts alone.
+    # A table of one column has texts without labels.
     expected = trained if trained is None or trained[0] == "x1" else [str(text), str(label)]
     table = TableFiles(path, dialect, cache_dir, option, expected, () if text is None else (text,))
     if table.is_parquet or dialect.delimiter or dialect.quote or dialect.header:
@@ -64,13 +64,13 @@ def open_texts(
 def form_of(
     file: Path, encoding: str | None = None, columns: Sequence[str] = (), may_be_plain: bool = False
 ) -> Form | None:
-    """Tell from the beginning of a file how its lines are written; None if they are those of a table.
+    """Detect the form of the lines from the beginning of a file; None if it is a table.
 
     Args:
         file: The file.
         encoding: Python's name of its encoding, if that is given.
-        columns: TablePreprocessor that are known, and tell a header beside the usual names.
-        may_be_plain: Whether what has neither labels nor a header, nor the name of a table, is nothing but texts.
+        columns: Known columns, by which a header is recognized besides the usual names.
+        may_be_plain: Whether a file without labels, header and the name of a table has a text in each line.
     """
     _, text, is_whole = beginning(file, encoding)
     lines = text.split("\n")
@@ -89,14 +89,14 @@ def form_of(
 
 
 def has_table_name(file: Path) -> bool:
-    """Whether a file is called what only tables are called."""
+    """Whether the suffix of a file is that of a table."""
     return file.name.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet", ".pq"))
 
 
 def _is_unquoted(lines: list[str]) -> bool:
-    """Whether lines are two values each, and quotes in them are nothing but signs.
+    """Whether each line has two values, and quotes in them have no meaning.
 
-    Read as quotes, those that stand in a text by chance would swallow all lines up to the next one.
+    A stray quote in a text, read as one, would swallow all lines up to the next quote.
     """
     if any(line.count("\t") != 1 for line in lines):
         return False
@@ -106,9 +106,9 @@ def _is_unquoted(lines: list[str]) -> bool:
 
 
 def _side_of_labels(lines: list[str]) -> Form | None:
-    """Tell on which side of a tab the label is, if there is one."""
+    """Detect on which side of a tab the label is, if there is one."""
     tabs = [line.count("\t") for line in lines]
-    if sum(map(bool, tabs)) < MOST * len(lines) or min(tabs) == max(tabs) > 1:  # a table has as many in every line
+    if sum(map(bool, tabs)) < MOST * len(lines) or min(tabs) == max(tabs) > 1:  # several in every line: a table
         return None
     cells: dict[Form, list[str]] = {
         "first": [line.partition("\t")[0] for line in lines],
@@ -124,17 +124,17 @@ def _side_of_labels(lines: list[str]) -> Form | None:
 class LineFiles(TableFiles):
     """Texts in the lines of one or more files, as a table of labels, fine labels and texts.
 
-    No sign has a meaning of its own, but for what stands between label and text. Empty lines are left out, but for
-    those that stand for empty texts. Nothing is kept, as lines are read as fast as what would be kept of them.
+    Only the separator of label and text has a meaning. Empty lines are skipped, except those that are empty texts.
+    Nothing is cached, as lines are read as fast as their cache would be.
 
     Args:
         path: A file, a folder or a glob.
-        dialect: How they are encoded.
-        cache_dir: Where tables are kept.
+        dialect: The encoding of the files.
+        cache_dir: Folder of parsed tables.
         option: The argument that gave the path, for messages.
-        form: How a line is written.
-        text: What to call the column of texts.
-        label: What to call the column of labels.
+        form: The form of a line.
+        text: The name of the column of texts.
+        label: The name of the column of labels.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class LineFiles(TableFiles):
 
     @cached_property
     def dialect(self) -> Dialect:
-        """The encoding, which was found out unless it was given, and the form in the place of a delimiter."""
+        """The encoding, detected unless given, and the form in place of a delimiter."""
         return replace(self.given, encoding=beginning(self.files[0], self.given.encoding)[0], delimiter=self.form)
 
     @cached_property
@@ -163,13 +163,13 @@ class LineFiles(TableFiles):
     def _header(self, file: Path) -> tuple[list[str], int]:
         for number, line in self._lines(file):
             return [cell.strip() for cell in line.partition("\t")[::2]], number
-        raise DataError(f"{file}: the file is empty.")
+        raise DataError(f"{file}: the file is empty")
 
     def read(self) -> pa.Table:
         """Read all lines.
 
         Raises:
-            DataError: If a line is not written as the others are, or a byte is of another encoding.
+            DataError: If a line has another form than the others, or a byte another encoding.
         """
         rows = [cells for file in self.files for _, cells in self._rows(file)]
         return pa.table(
@@ -177,19 +177,19 @@ class LineFiles(TableFiles):
         )
 
     def _lines(self, file: Path) -> Iterator[tuple[int, str]]:
-        """Go through the lines of a file that say something, with the number of each."""
+        """Yield the number and content of each line that is not skipped."""
         lines = "".join(decoded(file, str(self.dialect.encoding))).split("\n")
         for number, line in enumerate(lines, 1):
             if line.strip() or (self.form == "plain" and number < len(lines)):
                 yield number, line.rstrip("\r")
 
     def _rows(self, file: Path) -> Iterator[tuple[int, list[str]]]:
-        """Go through the rows of a file: the line of each, and what is in its columns."""
+        """Yield the line and the values of each row of a file."""
         skip = 0
         if self.form == "headed":
             names, skip = self._header(file)
             if names != self.names:
-                raise DataError(f"{file}, line {skip}: the columns are {names}, but {self.names} in {self.files[0]}.")
+                raise DataError(f"{file}, line {skip}: the columns are {names}, but {self.names} in {self.files[0]}")
         return ((number, self._cells(line, file, number)) for number, line in self._lines(file) if number > skip)
 
     def _cells(self, line: str, file: Path, number: int) -> list[str]:
@@ -198,18 +198,17 @@ class LineFiles(TableFiles):
         if self.form == "fine":
             match = FINE.fullmatch(line)
             if match is None:
-                raise DataError(f"{file}, line {number}: '{line[:SHOWN]}' is no LABEL:sub text, as the others are.")
+                raise DataError(f"{file}, line {number}: '{line[:SHOWN]}' is no LABEL:sub text, as the others are")
             label, fine, text = match.groups(default="")
             return [label, f"{label}:{fine}", text]
         parts = line.rpartition("\t")[::-1] if self.form == "last" else line.partition("\t")
         if not parts[1]:
-            raise DataError(
-                f"{file}, line {number}: there is no tab between label and text in '{line[:SHOWN]}'; put one there."
-            )
+            problem = f"{file}, line {number}: there is no tab between label and text in '{line[:SHOWN]}'"
+            raise DataError(problem, "put one there")
         return [parts[0], parts[2]]
 
     def where(self, row: int, column: str) -> str:
-        """Name the place of a value, and the beginning of what is written there."""
+        """Return the place of a value, with its beginning, for messages."""
         at = self.names.index(column)
         for file in self.files:
             for number, cells in self._rows(file):

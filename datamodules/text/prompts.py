@@ -1,8 +1,9 @@
-"""Prompts for a language model, from a file of one's own."""
+"""Prompts for a language model, from a user's file."""
 
 import csv
 import io
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,15 +11,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.errors import DataError
-from datamodules.text.files import find_text_files, read_text
-from datamodules.user_data import say
+
+logger = logging.getLogger(__name__)
 
 TABLES = (".csv", ".tsv")
 COLUMNS = ("prompt", "text")  # of a table, the first of these that it has
 
 
 class Prompt(NamedTuple):
-    """A text to go on with, and the line of its file in which it ends."""
+    """A text to continue, and the line of its file in which it ends."""
 
     text: str
     file: Path
@@ -28,7 +29,7 @@ class Prompt(NamedTuple):
 class Prompts(Dataset[Tensor]):
     """Prompts as tokens, each a batch of its own.
 
-    They are of unequal lengths, and padding at their end would stand between them and what is to follow.
+    They have unequal lengths, and padding would stand between a prompt and its continuation.
 
     Args:
         ids: The tokens of each, `(T,)`.
@@ -41,16 +42,16 @@ class Prompts(Dataset[Tensor]):
         return len(self.ids)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
-        """Take one prompt, `indices` of shape `(1,)`, as a batch `(1, T)`."""
+        """Return one prompt, `indices` of shape `(1,)`, as a batch `(1, T)`."""
         return self.ids[int(indices)][None]
 
 
-def read_prompts(path: str, encoding: str | None) -> list[Prompt]:
-    """Read prompts: each line of a text file is one; of a CSV or TSV file, each value of its column `prompt` or `text`.
+def find_prompts(texts: Mapping[Path, str], path: str) -> list[Prompt]:
+    """Return the prompts in files: each line of a text file; of a CSV or TSV file, the column `prompt` or `text`.
 
     Args:
-        path: A file, a folder or a glob.
-        encoding: Python's name of their encoding; UTF-8, or UTF-16 with a mark, unless given.
+        texts: The text of each file.
+        path: Where they are from, for messages.
 
     Returns:
         Those that are not empty, in their order.
@@ -59,19 +60,19 @@ def read_prompts(path: str, encoding: str | None) -> list[Prompt]:
         DataError: If there is none, or a table has no such column.
     """
     found = []
-    for file in find_text_files(path):
-        text = read_text(file, encoding)
+    for file, text in texts.items():
         if file.suffix.lower() in TABLES:
             found += _column(file, text)
         else:
             lines = text.removesuffix("\n").split("\n")
             found += [Prompt(line, file, number) for number, line in enumerate(lines, 1)]
-    some = [prompt for prompt in found if prompt.text]
-    if not some:
-        raise DataError(f"--data.path {path}: there is no prompt; each line, or each value of a column, is one.")
-    if len(some) < len(found):
-        say(f"{path}: {len(found) - len(some):,} of {len(found):,} prompts are empty, and are left out")
-    return some
+    prompts = [prompt for prompt in found if prompt.text]
+    if not prompts:
+        raise DataError("there is no prompt; each line, or each value of a column, is one", option="path", value=path)
+    if len(prompts) < len(found):
+        empty = len(found) - len(prompts)
+        logger.warning(f"{path}: {empty:,} of {len(found):,} prompts are empty, and are dropped")
+    return prompts
 
 
 def _column(file: Path, text: str) -> list[Prompt]:
@@ -82,9 +83,9 @@ def _column(file: Path, text: str) -> list[Prompt]:
         at = next((names.index(name) for name in COLUMNS if name in names), None)
         if at is None:
             raise DataError(
-                f"{file}: none of its columns {', '.join(names)} is named {' or '.join(COLUMNS)}; rename the one with "
-                "the prompts, or give a text file with one prompt a line."
+                f"{file}: none of its columns {', '.join(names)} is named {' or '.join(COLUMNS)}",
+                "rename the one with the prompts, or give a text file with one prompt a line",
             )
         return [Prompt(row[at] if len(row) > at else "", file, rows.line_num) for row in rows]
     except csv.Error as error:
-        raise DataError(f"{file}, line {rows.line_num}: {error}; mend the line.") from error
+        raise DataError(f"{file}, line {rows.line_num}: {error}", "correct the line") from error

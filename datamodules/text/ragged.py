@@ -1,4 +1,4 @@
-"""Texts as token ids, all in one row, of which a batch is one indexing."""
+"""Texts of unequal lengths as one tensor of token ids, from which a batch is indexed at once."""
 
 from typing import Self
 
@@ -11,11 +11,11 @@ from datamodules.text.tokenizer import PAD, UNKNOWN
 
 
 class RaggedTokens:
-    """Token ids of texts of any length, four bytes each; a batch is padded to the longest text in it.
+    """Token ids of texts, four bytes each; a batch is padded to its longest text.
 
     Args:
-        ids: The ids of all texts, one text after the other, shape `(N,)`, int32.
-        offsets: Where each text begins, with the end of the last, shape `(n + 1,)`, int64. No text is empty.
+        ids: The ids of all texts, concatenated, `(N,)`, int32.
+        offsets: Where each text starts, and where the last one ends, `(n + 1,)`, int64. No text is empty.
     """
 
     def __init__(self, ids: Tensor, offsets: Tensor) -> None:
@@ -23,16 +23,16 @@ class RaggedTokens:
         self.offsets = offsets
 
     @classmethod
-    def cut(cls, ids: NDArray[np.int32], offsets: NDArray[np.int64], max_length: int) -> tuple[Self, int]:
-        """Cut long texts off at their end, and put one unknown token into those that have none.
+    def truncate(cls, ids: NDArray[np.int32], offsets: NDArray[np.int64], max_length: int) -> tuple[Self, int]:
+        """Truncate long texts, and put one unknown token into empty ones.
 
         Args:
-            ids: The ids of all texts, shape `(N,)`.
-            offsets: Where each text begins, with the end of the last, shape `(n + 1,)`.
+            ids: The ids of all texts, concatenated, `(N,)`.
+            offsets: Where each text starts, and where the last one ends, `(n + 1,)`.
             max_length: The most tokens of a text.
 
         Returns:
-            The texts, and how many of them were cut.
+            The texts, and how many of them were truncated.
         """
         lengths = np.diff(offsets)
         kept = np.minimum(lengths, max_length)
@@ -40,7 +40,7 @@ class RaggedTokens:
         if cut or not lengths.all():
             starts = np.concatenate([[0], np.cumsum(np.maximum(kept, 1))])
             found = np.full(starts[-1], UNKNOWN, np.int32)
-            # The n-th token that is kept goes on from the start of its text.
+            # Positions of the kept tokens within their texts.
             place = np.arange(kept.sum()) - np.repeat(np.cumsum(kept) - kept, kept)
             found[np.repeat(starts[:-1], kept) + place] = ids[np.repeat(offsets[:-1], kept) + place]
             ids, offsets = found, starts
@@ -51,20 +51,20 @@ class RaggedTokens:
 
     @property
     def lengths(self) -> Tensor:
-        """How many tokens each text has, shape `(n,)`."""
+        """Number of tokens of each text, `(n,)`."""
         return self.offsets.diff()
 
     @property
     def known(self) -> Tensor:
-        """How many tokens of each text are in the vocabulary, shape `(n,)`."""
+        """Number of tokens of each text that are in the vocabulary, `(n,)`."""
         before = torch.cat([torch.zeros(1, dtype=torch.long), (self.ids != UNKNOWN).cumsum(0)])
         return before[self.offsets].diff()
 
     def index_select(self, dim: int, index: Tensor, /) -> Tensor:
-        """Take a batch, `index` of shape `(B,)`: ids `(B, T)`, int64, with `PAD` after the end of each text."""
+        """Return a batch, `index` of shape `(B,)`: ids `(B, T)`, int64, with `PAD` after the end of each text."""
         starts = self.offsets[index]
         lengths = self.offsets[index + 1] - starts
         place = torch.arange(int(lengths.max()))
-        # Past the end of the last text there is nothing to be read.
+        # Padding of the last text would be read past the end.
         at = (starts[:, None] + place).clamp_(max=len(self.ids) - 1)
         return self.ids[at].long().masked_fill_(place >= lengths[:, None], PAD)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from datamodules import DataError
 from kindling.errors import explain, show_messages
 from lit_models import LitMLP
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 
 Mistake = Callable[[str], str]
 

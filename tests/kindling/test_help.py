@@ -3,7 +3,7 @@
 import pytest
 
 from kindling.help import DATA, MODELS
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 
 
 def _help(run: Run, capsys: pytest.CaptureFixture[str], line: str) -> str:

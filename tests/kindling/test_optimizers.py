@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 
 BEST = "runs/LitMLP-DigitsDataModule/version_0/checkpoints/best.ckpt"
 

@@ -12,7 +12,7 @@ import pytest
 from jsonargparse import ArgumentError
 
 from kindling.runs import command, find_checkpoint, new_folder, newest_checkpoint, program, remove_if_untrained
-from tests.conftest import ROOT
+from tests.helpers.front_door import ROOT
 
 
 def _checkpoint(path: Path, seconds: int) -> Path:

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch import callbacks as stock
 
 from kindling.callbacks import BestCheckpoint, EarlyStopping, LastCheckpoint, LayerStatistics
-from tests.conftest import Run
+from tests.helpers.front_door import Run
 
 QUICK = "--max_epochs 1 --limit_train_batches 2 --limit_val_batches 1 --limit_test_batches 1"
 RUN = Path("runs/LitMLP-DigitsDataModule")

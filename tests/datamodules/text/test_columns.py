@@ -37,7 +37,7 @@ def test_the_labels_may_be_as_long_as_the_texts() -> None:
     ("columns", "message"),
     [
         ({"a": [1, 2], "b": [3, 4]}, "t.csv: no column holds text; it has a, b."),
-        ({"q1": LONG, "q2": LONG, "same": FEW}, "t.csv: q1 or q2 may be the texts; name the column by --data.text_col"),
+        ({"q1": LONG, "q2": LONG, "same": FEW}, "t.csv: q1 or q2 may be the texts; name the column by `text_col"),
     ],
 )
 def test_no_texts_or_several(columns: dict[str, list[object]], message: str) -> None:
@@ -50,8 +50,8 @@ def test_no_texts_or_several(columns: dict[str, list[object]], message: str) -> 
     ("columns", "message"),
     [
         ({}, "t.csv: there is no column of labels beside 'text'"),
-        ({"a": FEW, "b": FEW}, "t.csv: a or b may be the labels; name the column by --data.label_column"),
-        ({"a": SHORT, "b": SHORT}, "t.csv: a or b: none looks like the labels; name the column by --data.label_column"),
+        ({"a": FEW, "b": FEW}, "t.csv: a or b may be the labels; name the column by `label_column`"),
+        ({"a": SHORT, "b": SHORT}, "t.csv: a or b: none looks like the labels; name the column by `label_column`"),
     ],
 )
 def test_no_labels_or_several(columns: dict[str, list[object]], message: str) -> None:

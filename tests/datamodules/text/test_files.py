@@ -1,6 +1,7 @@
-"""Running text on disk."""
+"""Plain text on disk: found, read, and split into pieces."""
 
 import gzip
+import hashlib
 import os
 import random
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from datamodules import DataError
-from datamodules.text.files import find_text_files, pieces, read_text, read_texts
+from datamodules.text.files import TextFiles, find_text_files, hash_texts, pieces, read_text, read_texts
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_pieces_are_the_text(text: str) -> None:
     assert all(0 < len(piece) <= 4096 for piece in found)
 
 
-def test_a_stretch_is_taken_apart_as_if_it_were_all() -> None:
+def test_a_stretch_is_split_as_if_it_were_all() -> None:
     draw = random.Random(0)
     text = "".join(draw.choices("ab \n", k=3000))
     for _ in range(50):
@@ -55,8 +56,8 @@ def test_a_folder_is_read_in_sorted_order_however_deep(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert [file.name for file in find_text_files(str(tmp_path))] == ["z.md", "b.txt", "c"]
-    assert read_texts(str(tmp_path), None) == "one\ntwo\n"
-    assert read_texts(f"{tmp_path}/*.txt", None) == "two\n"
+    assert read_texts(str(tmp_path), None) == {tmp_path / "a/z.md": "one\n", tmp_path / "b.txt": "two\n"}
+    assert read_texts(f"{tmp_path}/*.txt", None) == {tmp_path / "b.txt": "two\n"}
 
 
 @pytest.mark.parametrize(
@@ -85,13 +86,13 @@ def test_a_text_is_read_however_it_is_written(
     ("content", "encoding", "answer"),
     [
         (b"", None, "t.txt: the file is empty"),
-        (b"\x7fELF\x02\x01\x01\0\0\0", None, "t.txt: this is no text"),
-        (b"one\ncaf\xe9\n", None, "t.txt, line 2: byte 0xe9 at offset 7 is not utf-8; give --data.encoding"),
+        (b"\x7fELF\x02\x01\x01\0\0\0", None, "t.txt: this is not text"),
+        (b"one\ncaf\xe9\n", None, "t.txt, line 2: byte 0xe9 at offset 7 is not utf-8; give `encoding`"),
         (b"a" * 500_000 + b"\n\xff", None, "t.txt, line 2: byte 0xff at offset 500001 is not utf-8"),
         (b"\xef\xbb\xbfabc\xff", None, "line 1: byte 0xff at offset 6"),
         ("ж".encode(), "ascii", "byte 0xd0 at offset 0 is not ascii"),
-        (b"a", "utf-88", "--data.encoding utf-88: Python knows no such encoding."),
-        (b"a", "base64", "--data.encoding base64: Python knows no such encoding."),
+        (b"a", "utf-88", "encoding='utf-88': Python knows no such encoding."),
+        (b"a", "base64", "encoding='base64': Python knows no such encoding."),
         (gzip.compress(b"packed" * 1000, mtime=0)[:-9], None, "the gzip file is truncated or damaged"),
     ],
 )
@@ -120,3 +121,28 @@ def test_a_path_without_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "more.txt").write_text("")
     with pytest.raises(DataError, match="all of these files are empty"):
         read_texts(f"{tmp_path}/*.txt", None)
+
+
+def test_a_hash_is_that_of_the_whole_text() -> None:
+    text = "A line.\n äöü 日本語 🔥.\n" * 50_000
+    for texts in ([], [""], ["ab", "cü"], [text, "x", text]):
+        assert hash_texts(texts) == hashlib.sha256("".join(texts).encode()).hexdigest()
+
+
+def test_files_are_one_text_that_is_read_once_until_it_is_released(tmp_path: Path) -> None:
+    (tmp_path / "1.txt").write_text("one ")
+    (tmp_path / "2.txt").write_text("two")
+    files = TextFiles(f"{tmp_path}/*.txt", None)
+    assert (files.text, files.size, files.stem) == ("one two", 7, "text")
+    assert files.fingerprint == hash_texts(["one two"])
+    (tmp_path / "2.txt").write_text("2")
+    assert files.text == "one two"
+    files.release()
+    assert files.text == "one 2"
+    assert TextFiles(str(tmp_path / "1.txt"), None).stem == "1"
+
+
+def test_without_a_path_the_text_is_that_of_python() -> None:
+    files = TextFiles("", None)
+    assert "assert" in files.text[:100]
+    assert files.name.startswith("the language reference of Python 3.")

@@ -1,64 +1,21 @@
-"""Texts of one's own with labels: what is learned from them, and how a trained model meets others."""
+"""Labeled texts: batches, what is logged, encoding, and the state of a trained model."""
 
 import csv
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from torch import Tensor
 
-from datamodules import DataError, TextCSVDataModule
+from datamodules import DataError
 from datamodules.base import Stage
 from datamodules.text.tokenizer import PAD, UNKNOWN
 from lit_models import LitTextClassifier
 from tests.helpers.front_door import Run
+from tests.helpers.texts import Make, lines, loaded, rows, split
 from tests.helpers.trainers import quiet_trainer
-
-Row = tuple[str, str]
-Make = Callable[..., TextCSVDataModule]
-
-
-def rows(size: int = 90) -> list[Row]:
-    """Labels and texts of 3 to 14 words; the first word tells the class, the second the row."""
-    return [
-        ("good" if i % 3 else "bad", f"{'Love' if i % 3 else 'Hate'} row{i:03} {'so ' * (i % 12)}much")
-        for i in range(size)
-    ]
-
-
-def lines(of: Iterable[Row]) -> str:
-    return "".join(f"{label}\t{text}\n" for label, text in of)
-
-
-@pytest.fixture
-def make(workdir: Path) -> Make:
-    """Make the data of a file."""
-
-    def data(content: str | bytes | None = None, name: str = "texts.txt", **options: Any) -> TextCSVDataModule:
-        content = lines(rows()) if content is None else content
-        (workdir / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-        return TextCSVDataModule(name, **{"min_count": 1, **options})
-
-    return data
-
-
-def texts(data: TextCSVDataModule, batches: Iterable[Any]) -> list[str]:
-    """What stands in some batches."""
-    x = [batch if isinstance(batch, Tensor) else batch[0] for batch in batches]
-    return [data.tokenizer.decode(row[row != PAD].tolist()) for batch in x for row in batch]
-
-
-def split(data: TextCSVDataModule, stage: Stage) -> list[str]:
-    samples, indices = data.splits[stage]
-    return texts(data, [samples[indices]])
-
-
-# Batches
 
 
 def test_a_batch_is_token_ids_and_classes(make: Make) -> None:
@@ -105,14 +62,12 @@ def test_only_the_training_texts_make_the_vocabulary(make: Make) -> None:
         assert known.all() if stage == "train" else not known.any()
 
 
-def test_a_long_text_loses_its_end(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_text_is_truncated(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     data = make(max_length=4)
     data.setup("fit")
     assert {x.shape[1] for x, _ in data.train_dataloader()} <= {3, 4}
     cut = sum(len(text.split()) > 4 for _, text in rows())
-    assert (
-        f"{cut} of 90 texts have more than --data.max_length 4 tokens, and are cut there\n" in capsys.readouterr().out
-    )
+    assert f"{cut} of 90 texts have more than max_length=4 tokens, and are truncated\n" in caplog.text
     assert len(data.encode("a b c d e f")) == 4
 
 
@@ -125,7 +80,7 @@ def test_every_tokenizer_feeds_the_same_rows(make: Make, tokenizer: str) -> None
     assert len(found) == 65
 
 
-def test_capitals_stay_if_asked(make: Make) -> None:
+def test_texts_need_not_be_lowercased(make: Make) -> None:
     assert all("Love" in text or "Hate" in text for text in split(make(lowercase=False), "train"))
 
 
@@ -146,15 +101,6 @@ def test_a_regression_has_statistics_of_its_target(make: Make) -> None:
     assert make().statistics == {}
 
 
-def test_what_was_given_apart_is_used_so(make: Make, workdir: Path) -> None:
-    (workdir / "val.csv").write_text("label,text\ngood,love v\n")
-    (workdir / "test.txt").write_text("BAD:x hate t\n".replace("BAD", "bad"))
-    data = make(val_path="val.csv", test_path="test.txt")
-    assert split(data, "val") == ["love"], "what validation alone has is not known"
-    assert split(data, "test") == ["hate"]
-    assert len(split(data, "train")) == 90
-
-
 def test_folds_and_balance_are_those_of_the_base(make: Make) -> None:
     held_out = [text for fold in range(3) for text in split(make(num_folds=3, fold=fold, min_count=1), "test")]
     assert len(held_out) == 90
@@ -162,99 +108,30 @@ def test_folds_and_balance_are_those_of_the_base(make: Make) -> None:
     assert counts.samples.y[counts.indices].bincount().tolist() == [22, 22]
 
 
-# Formats
-
-
-def test_tables_and_lines_hold_the_same(make: Make, workdir: Path) -> None:
-    expected = None
-    pq.write_table(
-        pa.table({"label": [label for label, _ in rows()], "text": [text for _, text in rows()]}), workdir / "t.parquet"
-    )
-    table = [["id", "label", "text"], *[[str(i), *row] for i, row in enumerate(rows())]]
-    for name, delimiter in (("t.csv", ","), ("t.tsv", "\t")):
-        with (workdir / name).open("w") as file:
-            csv.writer(file, delimiter=delimiter).writerows(table)
-    make()
-    make("".join(f"{label}:sub {text}\n" for label, text in rows()), "t.label")
-    for name in ("texts.txt", "t.label", "t.parquet", "t.csv", "t.tsv"):
-        data = TextCSVDataModule(name, min_count=1)
-        found = sorted(split(data, "train"))
-        expected = expected or found
-        assert found == expected, name
-        assert data.source_column == "text"
-        assert data.target_column == "label"
-
-
-def test_a_fine_label_can_be_asked_for(make: Make) -> None:
-    content = "".join(f"{label}:sub{i % 2} {text}\n" for i, (label, text) in enumerate(rows()))
-    assert make(content).class_names == ["bad", "good"]
-    data = make(content, label_column="fine_label")
-    assert data.class_names == ["bad:sub0", "bad:sub1", "good:sub0", "good:sub1"]
-
-
-def test_a_stray_quote_swallows_no_row(make: Make) -> None:
-    for header in ("", "label\ttext\n"):
-        content = header + lines(rows()).replace("Love", '"Love', 3)
-        assert sum(split.size for split in make(content).splits.values()) == 90
-
-
-def test_an_encoding_is_given_by_its_name(make: Make) -> None:
-    data = make(lines(rows()).replace("much", "müch").encode("latin-1"), encoding="latin-1")
-    assert all(text.endswith("müch") for text in split(data, "train"))
-
-
-# What is said
-
-
-def test_what_is_learned_is_said_before_training(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_learned_is_logged_before_training(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     data = make(min_count=2)
     data.setup("fit")
     held_out = sorted(split(data, "val"))
     # Each text has one word of its own; what is not known leaves nothing behind.
     share = len(held_out) / sum(len(text.split()) + 1 for text in held_out)
-    assert capsys.readouterr().out.splitlines() == [
-        "label is predicted as one of bad, good from text (binary; --data.task overrules)",
-        f"4 words are known from 65 training texts; {share:.1%} of the words of validation are not among them",
+    assert caplog.messages[-1].splitlines() == [
+        "label is predicted as one of bad, good from text (binary, inferred)",
+        f"vocabulary: 4 words of 65 training texts; {share:.1%} of the words of the validation texts are out of it",
     ]
 
 
-def test_rows_without_text_or_label_are_left_out_and_counted(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
-    data = make("text,label\n" + "a b,x\nc,y\n" * 20 + ",x\nd,\n ,\n", "t.csv")
-    assert sum(split.size for split in data.splits.values()) == 40
-    assert (
-        "t.csv: 3 rows without text or label are left out; the first is t.csv, line 42: '' in column text\n"
-        in capsys.readouterr().out
-    )
-
-
-@pytest.mark.parametrize("columns", [{}, {"text_column": "text", "label_column": "label"}], ids=["found", "named"])
-def test_only_an_empty_text_is_missing(make: Make, columns: dict[str, str]) -> None:
-    signs = ["NA", "?", "null", "N/A", "nan", "-"]
-    content = "text,label\n" + "a b c,x\nd,y\n" * 20 + "".join(f"{sign},x\n" for sign in signs)
-    data = make(content + ",x\nd,NA\nd,-\n ,y\n", "t.csv", missing_values=["-"], test_fraction=0, **columns)
-    assert data.class_names == ["x", "y"]
-    assert sum(split.size for split in data.splits.values()) == 46
-    found = texts(data, data.predict_dataloader()[0])
-    assert len(found) == 50
-    assert {"na", "?", "null", "nan", "-"} < {*found}
-    assert list(data.row_keys()["text"])[40:46] == signs
-
-
-def test_texts_of_only_unknown_words_are_counted(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_texts_without_known_words_are_counted(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     data = make("good\tlove it\nbad\thate it\n" * 20 + "bad\txyzzy\n", min_count=2)
     data.setup("fit")
-    assert "1 of 41 texts have nothing in them that is known" in capsys.readouterr().out
+    assert "1 of 41 texts have no known token" in caplog.text
 
 
-def test_a_class_of_which_nothing_is_left_to_train_on_is_said(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_without_training_texts_is_logged(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     data = make(lines(rows(30)) + "rare\tone\nrare\ttwo\n", val_fraction=0.5, test_fraction=0.4)
     data.setup("fit")
     samples, indices = data.splits["train"]
     assert 2 not in samples.y[indices].tolist()
-    assert "no text of rare is left to train on; there are too few of them\n" in capsys.readouterr().out
-
-
-# Encoding
+    assert "no text of rare is left to train on; there are too few of them\n" in caplog.text
 
 
 def test_a_text_is_encoded_as_in_its_batch(make: Make) -> None:
@@ -272,185 +149,18 @@ def test_what_is_no_text_is_refused(make: Make, raw: object) -> None:
         make().encode(raw)
 
 
-# What is wrong is one line
-
-
-BAD: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
-    "empty file": ("", {}, "texts.txt: the file is empty"),
-    "no path": (lines(rows()), {"path": ""}, "--data.path: give the table"),
-    "missing file": (lines(rows()), {"path": "text.txt"}, "there is no such file; did you mean texts.txt?"),
-    "only texts": ("love\nhate it\n" * 20, {}, "its lines are neither label<TAB>text nor LABEL:sub text"),
-    "text as label": (lines(rows()), {"label_column": "text"}, "--data.label_column text: these are the texts"),
-    "both the same": (lines(rows()), {"label_column": "text", "text_column": "text"}, "text: these are the texts"),
-    "no such text": (lines(rows()), {"text_column": "txt"}, "--data.text_column txt: texts.txt: there is no column"),
-    "no such label": (lines(rows()), {"label_column": "lable"}, "no column 'lable'; did you mean 'label'?"),
-    "one class": ("good\ta\ngood\tb\n", {}, "the target is the same in every row; give another --data.label_column"),
-    "class of one": (
-        lines(rows()) + "odd\tx\n",
-        {},
-        "texts.txt, line 91: 'odd' in column label is the only row of its",
-    ),
-    "all texts empty": ("good\t\nbad\t \n" * 9, {}, "texts.txt: no row has anything in the column 'text'"),
-    "all labels empty": ("text,label\n" + "a b,\n" * 9, {}, "texts.txt: no row has anything in the column 'label'"),
-    "never both": ("text,label\n" + "a b,\n,x\n,y\n" * 9, {}, "texts.txt: no row has both text and label"),
-    "words as numbers": (lines(rows()), {"task": "regression"}, "line 1: 'bad' in column label is no number"),
-    "wrong encoding": (lines(rows()).encode() + b"bad\t\xe9\n", {}, "line 91: byte 0xe9 at offset 3385 is not utf-8"),
-    "unknown encoding": (lines(rows()), {"encoding": "klingon"}, "--data.encoding klingon: Python knows no such"),
-    "binary": (bytes(range(256)), {}, "texts.txt: this is no text (a NUL byte in line 1)"),
-    "unknown tokenizer": (lines(rows()), {"tokenizer": "wordz"}, "--data.tokenizer wordz: there is no such kind"),
-    "no room": (lines(rows()), {"vocab_size": 2}, "--data.vocab_size 2"),
-    "no length": (lines(rows()), {"max_length": 0}, "--data.max_length 0: give 1 or more"),
-    "no count": (lines(rows()), {"min_count": 0}, "--data.min_count 0: give 1 or more"),
-    "nothing often": (
-        lines(rows()),
-        {"min_count": 999},
-        "--data.min_count 999: in 65 training texts no token is seen so",
-    ),
-    "balanced numbers": ("1.5\ta\n2.5\tb\n3.7\tc\n" * 9, {"balance": "weights"}, "only classes can be balanced"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_texts_are_one_line(make: Make, case: str) -> None:
-    content, options, message = BAD[case]
-    make(content)
-    with pytest.raises(DataError) as error:
-        TextCSVDataModule(**{"path": "texts.txt", "min_count": 1, **options}).setup("fit")
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("stage", ["val", "test"])
-def test_a_class_seen_only_in_what_is_held_out_is_named(make: Make, workdir: Path, stage: str) -> None:
-    (workdir / "other.txt").write_text("good\tlove\nodd\tstrange\nbad\thate\n")
-    message = "other.txt, line 2: 'odd' in column label is none of the classes that were learned (bad, good)"
-    with pytest.raises(DataError) as error:
-        make(**{f"{stage}_path": "other.txt"}).setup("fit")
-    assert message in str(error.value)
-
-
-def test_a_column_of_lists_is_no_text(make: Make, workdir: Path) -> None:
-    pq.write_table(pa.table({"text": [["a"], ["b"]] * 9, "label": ["x", "y"] * 9}), workdir / "t.parquet")
-    with pytest.raises(DataError, match=r"column text holds no text \(list<.*give another --data.text_column"):
-        TextCSVDataModule("t.parquet", text_column="text").setup("fit")
-
-
-# A trained model
-
-
-def loaded(state: dict[str, Any], path: str, **options: Any) -> TextCSVDataModule:
-    data = TextCSVDataModule(path, **{"min_count": 1, **options})
-    data.load_state_dict(state)
-    return data
-
-
-@pytest.fixture
-def state(make: Make) -> dict[str, Any]:
-    """What a checkpoint keeps of texts in lines."""
-    data = make()
-    data.setup("fit")
-    return data.state_dict()
-
-
 def test_the_state_is_primitives(state: dict[str, Any], workdir: Path) -> None:
     torch.save(state, workdir / "state.pt")
     assert torch.load(workdir / "state.pt", weights_only=True) == state
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "options"),
-    [
-        ("new.txt", "love it\n\nzzz\n", {}),
-        ("new.csv", "id,text\n1,love it\n2,\n3,zzz\n", {}),
-        ("one.csv", 'text\nlove it\n""\nzzz\n', {}),
-        ("new.csv", "id,review\n1,love it\n2,\n3,zzz\n", {"text_column": "review"}),
-        ("new.tab", "odd\tlove it\nodd\t\n\tzzz\n", {}),
-        ("new.label", "ODD:x love it\nODD:x\nODD:y zzz\n", {}),
-    ],
-)
-def test_every_row_is_predicted_in_its_order(
-    state: dict[str, Any], workdir: Path, name: str, content: str, options: dict[str, Any]
-) -> None:
-    (workdir / name).write_text(content)
-    data = loaded(state, name, **options)
-    (batch,) = data.predict_dataloader()[0]
-    assert data.vocab_size == loaded(state, "texts.txt").vocab_size
-    love = int(data.encode("love")[0])
-    assert batch.tolist() == [[love, UNKNOWN], [UNKNOWN, PAD], [UNKNOWN, PAD]]
-    assert list(data.row_keys()["text"]) == ["love it", "", "zzz"]
-
-
-def test_predicting_says_what_is_unknown_or_cut(
-    state: dict[str, Any], workdir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (workdir / "new.txt").write_text("so " * 300 + "\nzzz\n")
-    loaded(state, "new.txt").predict_dataloader()
-    assert capsys.readouterr().out.splitlines() == [
-        "new.txt: each of its 2 lines is taken for a text",
-        "new.txt: 1 of 2 texts have more than --data.max_length 256 tokens, and are cut there",
-        "new.txt: 1 of 2 texts have nothing in them that is known",
-    ]
-
-
-def test_other_texts_are_tested_whole_and_the_same_by_their_split(state: dict[str, Any], workdir: Path) -> None:
-    again = loaded(state, "texts.txt")
-    assert sum(len(y) for _, y in again.test_dataloader()[0]) == 18
-    (workdir / "new.csv").write_text("text,label\n" + "love,good\nhate it,bad\n" * 20)
-    new = loaded(state, "new.csv")
-    (batch,) = new.test_dataloader()[0]
-    assert len(batch[1]) == 40
-    assert texts(new, [batch]) == ["hate"] * 20 + ["love"] * 20, "the longest first; it was never learned"
-    assert batch[1].tolist() == [0] * 20 + [1] * 20
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("text,label\nlove,good\nlove,odd\n", "new.csv, line 3: 'odd' in column label is none of the classes"),
-        ("text,stars\nlove,good\n", "name yours by --data.label_column: there is no column 'label', only text, stars"),
-    ],
-)
-def test_what_cannot_be_tested_is_one_line(state: dict[str, Any], workdir: Path, content: str, message: str) -> None:
-    (workdir / "new.csv").write_text(content)
-    with pytest.raises(DataError) as error:
-        loaded(state, "new.csv").test_dataloader()
-    assert message in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("id,txt\n1,love\n", "name yours by --data.text_column: there is no column 'text'; did you mean 'txt'?"),
-        ("text,label\n,good\n", "new.csv: no row has anything in the column 'text'"),
-        ("", "new.csv: the file is empty"),
-    ],
-)
-def test_what_cannot_be_predicted_is_one_line(state: dict[str, Any], workdir: Path, content: str, message: str) -> None:
-    (workdir / "new.csv").write_text(content)
-    with pytest.raises(DataError) as error:
-        loaded(state, "new.csv").predict_dataloader()
-    assert message in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("name", "value"),
     [("tokenizer", "bpe"), ("lowercase", False), ("vocab_size", 50), ("min_count", 3), ("max_length", 20)],
 )
-def test_texts_are_taken_apart_as_in_training(state: dict[str, Any], name: str, value: object) -> None:
-    with pytest.raises(
-        DataError, match=f"--data.{name} {value}: this model was trained with .*; give the same, or tra"
-    ):
+def test_texts_are_tokenized_as_in_training(state: dict[str, Any], name: str, value: object) -> None:
+    with pytest.raises(DataError, match=f"{name}={value!r}: this model was trained with .*; give the same, or tra"):
         loaded(state, "texts.txt", **{name: value})
-
-
-@pytest.mark.parametrize("header", [False, None])
-def test_columns_without_names_are_found_again(make: Make, workdir: Path, header: bool | None) -> None:
-    table = "".join(f"{text},{len(label)}\n" for label, text in rows())
-    data = make(table, "t.csv", header=False)
-    assert (data.source_column, data.target_column) == ("x1", "y")
-    (workdir / "new.csv").write_text("love it\nhate it\n")
-    new = loaded(data.state_dict(), "new.csv", header=False)
-    assert sum(map(len, new.predict_dataloader()[0])) == 2
 
 
 def test_a_model_goes_on_with_its_own_vocabulary(make: Make, tmp_path: Path) -> None:
@@ -498,7 +208,7 @@ def _refused(run: Run, line: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("command", ["predict", "test"])
-def test_columns_that_nobody_named_are_said_to_be_those_of_the_training(
+def test_missing_columns_are_explained_by_the_training(
     run: Run, make: Make, workdir: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     make()
@@ -531,6 +241,20 @@ def test_an_encoding_is_that_of_one_file(
     said = _refused(run, f"predict --ckpt_path {TRAINED} --data.path other.txt", capsys)
     assert "is not utf-8; give --data.encoding" in said
     run(f"predict --ckpt_path {TRAINED} --data.path other.txt --data.encoding latin-1")
+
+
+def test_a_state_imports_no_function_that_the_constructor_does_not_name(
+    state: dict[str, Any], workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workdir / "their_tokens.py").write_text("def cut(text):\n    return text.split()\n")
+    monkeypatch.syspath_prepend(str(workdir))
+    named = {**state, "tokenizing": {**state["tokenizing"], "tokenizer": "their_tokens.cut"}}
+    with pytest.raises(DataError, match=r"tokenizer='words': this model was trained with their_tokens.cut"):
+        loaded(named, "texts.txt")
+    hidden = {key: value for key, value in named["tokenizing"].items() if key != "tokenizer"}
+    assert loaded({**named, "tokenizing": hidden}, "texts.txt").tokenizer.kind == "words"
+    assert "their_tokens" not in sys.modules
+    assert loaded(named, "texts.txt", tokenizer="their_tokens.cut").tokenizer.kind == "their_tokens.cut"
 
 
 def test_a_function_in_a_checkpoint_is_not_run_unless_it_is_named(

@@ -1,4 +1,4 @@
-"""Texts in lines: told by their content, and read without quotes."""
+"""Labeled texts in lines: their form is detected from the content, and quotes have no meaning."""
 
 import gzip
 from pathlib import Path
@@ -43,13 +43,13 @@ FORMS: dict[str, tuple[str, Form | None]] = {
 
 
 @pytest.mark.parametrize("case", FORMS)
-def test_the_content_tells_how_lines_are_written(tmp_path: Path, case: str) -> None:
+def test_the_form_is_detected_from_the_content(tmp_path: Path, case: str) -> None:
     content, form = FORMS[case]
     (tmp_path / "texts").write_text(content)
     assert form_of(tmp_path / "texts") == form
 
 
-def test_texts_alone_are_taken_only_by_who_wants_no_label(tmp_path: Path) -> None:
+def test_texts_without_labels_are_accepted_only_if_asked(tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text(PLAIN)
     assert form_of(tmp_path / "texts.txt", may_be_plain=True) == "plain"
     (tmp_path / "texts.csv").write_text(PLAIN)
@@ -59,7 +59,7 @@ def test_texts_alone_are_taken_only_by_who_wants_no_label(tmp_path: Path) -> Non
     assert form_of(tmp_path / "one", columns=["words"], may_be_plain=True) is None, "a table of one column"
 
 
-def test_who_names_a_delimiter_a_quote_or_a_header_has_a_table(tmp_path: Path) -> None:
+def test_with_a_delimiter_a_quote_or_a_header_it_is_a_table(tmp_path: Path) -> None:
     (tmp_path / "texts").write_text(TAB)
     for dialect in (Dialect(delimiter="\t"), Dialect(quote="'"), Dialect(header=True)):
         assert not isinstance(open_texts(str(tmp_path / "texts"), dialect, str(tmp_path)), LineFiles)

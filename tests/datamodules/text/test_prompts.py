@@ -6,17 +6,19 @@ import pytest
 import torch
 
 from datamodules import DataError
-from datamodules.text.prompts import Prompts, read_prompts
+from datamodules.text.files import read_texts
+from datamodules.text.prompts import Prompts, find_prompts
 
 
 def _read(tmp_path: Path, name: str, text: str) -> list[tuple[str, int]]:
     (tmp_path / name).write_bytes(text.encode())
-    return [(prompt.text, prompt.line) for prompt in read_prompts(str(tmp_path / name), None)]
+    path = str(tmp_path / name)
+    return [(prompt.text, prompt.line) for prompt in find_prompts(read_texts(path, None), path)]
 
 
-def test_each_line_is_a_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_line_is_a_prompt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert _read(tmp_path, "p.txt", 'To be, "or\r\n\n  not\nto') == [('To be, "or', 1), ("  not", 3), ("to", 4)]
-    assert "p.txt: 1 of 4 prompts are empty, and are left out" in capsys.readouterr().out
+    assert "p.txt: 1 of 4 prompts are empty, and are dropped" in caplog.text
 
 
 @pytest.mark.parametrize(

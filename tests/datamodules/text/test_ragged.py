@@ -11,7 +11,7 @@ TEXTS = [[5, 6, 7], [8], [], [9, 10, 11, 12, 13], [UNKNOWN, 14]]
 
 def ragged(max_length: int = 10, texts: list[list[int]] = TEXTS) -> tuple[RaggedTokens, int]:
     ids = np.array([token for text in texts for token in text], np.int32)
-    return RaggedTokens.cut(ids, np.cumsum([0, *map(len, texts)]), max_length)
+    return RaggedTokens.truncate(ids, np.cumsum([0, *map(len, texts)]), max_length)
 
 
 def test_a_batch_is_padded_to_its_longest() -> None:
@@ -40,7 +40,7 @@ def test_long_texts_lose_their_end() -> None:
 
 def test_what_needs_no_change_is_not_copied() -> None:
     ids = np.arange(2, 8, dtype=np.int32)
-    x, cut = RaggedTokens.cut(ids, np.array([0, 2, 6]), 4)
+    x, cut = RaggedTokens.truncate(ids, np.array([0, 2, 6]), 4)
     assert cut == 0
     assert x.ids.data_ptr() == ids.ctypes.data
     assert x.ids.dtype == torch.int32

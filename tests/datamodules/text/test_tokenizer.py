@@ -1,4 +1,4 @@
-"""Text to tokens and back."""
+"""Tokenizers encode texts and decode them again."""
 
 import shlex
 import sys
@@ -24,7 +24,7 @@ def fitted(
 
 
 def pieces(tokenizer: Tokenizer, text: str) -> list[str]:
-    """What a text is taken apart into, all of it being known."""
+    """The tokens of a text, all of them in the vocabulary."""
     return [tokenizer.decode([token]) for token in tokenizer.encode([text])[0].tolist()]
 
 
@@ -45,7 +45,7 @@ def test_words(text: str, words: list[str]) -> None:
     assert pieces(fitted("words", [text]), text) == words
 
 
-def test_what_was_never_seen_is_unknown_and_nothing_is_nothing() -> None:
+def test_words_out_of_vocabulary_are_unknown_and_empty_texts_have_no_tokens() -> None:
     tokenizer = fitted("words", TEXTS)
     ids, offsets = tokenizer.encode(["the zebra", "", " \n", "cat"])
     assert offsets.tolist() == [0, 2, 2, 2, 3]
@@ -55,14 +55,14 @@ def test_what_was_never_seen_is_unknown_and_nothing_is_nothing() -> None:
     assert tokenizer.encode([])[1].tolist() == [0]
 
 
-def test_the_most_frequent_words_are_known() -> None:
+def test_the_most_frequent_words_are_in_the_vocabulary() -> None:
     assert fitted("words", TEXTS, min_count=4).size == 2 + 5  # the, cat, sat, dog, a
     known = fitted("words", TEXTS, vocab_size=4)
     assert known.size == 4
     assert (known.encode(["the a cat mat"])[0] != UNKNOWN).sum() <= 2
 
 
-def test_capitals_count_as_small_letters_if_asked() -> None:
+def test_texts_are_lowercased_if_asked() -> None:
     assert fitted("words", ["The the THE"]).size == 2 + 3
     assert fitted("words", ["The the THE"], lowercase=True).size == 2 + 1
     for kind in ("chars", "bpe"):
@@ -79,7 +79,7 @@ def test_byte_pairs_give_any_text_back(text: str) -> None:
     assert tokenizer.lengths()[ids].sum() == len(text)
 
 
-def test_byte_pairs_join_what_is_often_together() -> None:
+def test_byte_pairs_merge_what_is_often_together() -> None:
     assert len(fitted("bpe", TEXTS).encode(["the cat sat"])[0]) < len("the cat sat") / 2
 
 
@@ -136,7 +136,7 @@ def test_half_a_character_is_unknown_and_none_of_the_vocabulary() -> None:
     assert (tokenizer.encode(["a\ud800b"])[0] == UNKNOWN).tolist() == [False, True, False]
 
 
-def test_characters_that_are_learned_anew_have_other_ids() -> None:
+def test_characters_that_are_fitted_again_have_other_ids() -> None:
     tokenizer = fitted("chars", ["aab"])
     first = tokenizer.encode(["ab"])[0].tolist()
     tokenizer.fit(["abb"], 10)
@@ -150,7 +150,7 @@ def test_small_letters_that_are_two_characters() -> None:
     assert ids[0] == ids[2] != UNKNOWN
 
 
-def test_a_function_of_ones_own_gives_the_words() -> None:
+def test_a_users_function_gives_the_words() -> None:
     tokenizer = fitted("shlex.split", ['New "York City" is big'], lowercase=True)
     ids, offsets = tokenizer.encode(['"york city" New', "", "York"])
     assert offsets.tolist() == [0, 2, 2, 3]
@@ -174,11 +174,11 @@ def test_chunks_are_bounded_by_their_texts_and_by_their_characters() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("wordz", "--data.tokenizer wordz: there is no such kind"),
-        ("no_such_package.cut", "no_such_package.cut: there is no such function (No module named 'no_such_package'"),
+        ("wordz", "tokenizer='wordz': there is no such kind"),
+        ("no_such_package.cut", "no_such_package.cut': there is no such function (No module named 'no_such_package'"),
         ("shlex.nothing", "has no attribute 'nothing'"),
         ("", "there is no such kind"),
-        ("math.pi", "--data.tokenizer math.pi: this is no function"),
+        ("math.pi", "tokenizer='math.pi': this is no function"),
     ],
 )
 def test_a_function_that_is_none(name: str, message: str) -> None:
@@ -193,17 +193,17 @@ def test_a_function_that_fails_names_the_text(result: str, monkeypatch: pytest.M
     module = ModuleType("cutter")
     module.__dict__.update({"fails": lambda text: 1 / 0, "numbers": lambda text: [1]})
     monkeypatch.setitem(sys.modules, "cutter", module)
-    with pytest.raises(DataError, match=f"--data.tokenizer cutter.{result}: it fails on 'some text'"):
+    with pytest.raises(DataError, match=f"tokenizer='cutter.{result}': it fails on 'some text'"):
         fitted(f"cutter.{result}", ["some text"])
 
 
 @pytest.mark.parametrize(("kind", "least"), [("words", 3), ("chars", 3), ("bpe", 258)])
 def test_a_vocabulary_has_room_for_something(kind: str, least: int) -> None:
     assert fitted(kind, TEXTS, vocab_size=least).size <= least
-    with pytest.raises(DataError, match=f"--data.vocab_size {least - 1}: .* at least {least}"):
+    with pytest.raises(DataError, match=f"vocab_size={least - 1}: .* at least {least}"):
         fitted(kind, TEXTS, vocab_size=least - 1)
 
 
 def test_what_is_neither_a_kind_nor_in_a_module_is_refused() -> None:
-    with pytest.raises(DataError, match=r"--data.tokenizer jieba: there is no such kind; give words, chars, bpe, or"):
+    with pytest.raises(DataError, match=r"tokenizer='jieba': there is no such kind; give words, chars, bpe, or"):
         Tokenizer("jieba")

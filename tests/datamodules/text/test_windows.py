@@ -1,6 +1,5 @@
-"""A long row of tokens, kept and taken in windows."""
+"""Windows of a sequence of tokens."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from datamodules.cache import Cache
 from datamodules.sampler import BatchSampler
-from datamodules.text.tokenizer import PAD, UNKNOWN, Tokenizer
-from datamodules.text.windows import IGNORED, CorpusEncoder, Windows, hashed
-
-TEXT = "A line.\n  And <unk> one, indented: äöü 日本語 🔥.\n\n" * 50
+from datamodules.text.tokenizer import PAD, UNKNOWN
+from datamodules.text.windows import IGNORED, Windows
 
 
 @pytest.mark.parametrize("size", [2, 9, 10, 11, 12, 97])
@@ -55,77 +51,8 @@ def test_windows_equal_a_loop(tmp_path: Path) -> None:
             assert y[number].tolist() == (known[1:] + [IGNORED] * 7)[:7]
 
 
-def _encoded(folder: Path, kind: str) -> tuple[Tokenizer, NDArray[Any]]:
-    encoder = CorpusEncoder(Cache(folder), "t", hashed(TEXT))
-    tokenizer = encoder.fit(kind, 300 if kind == "bpe" else 1000, TEXT, 1000)
-    return tokenizer, encoder.encode(tokenizer, TEXT, 10, len(TEXT))
-
-
-@pytest.mark.parametrize("kind", ["chars", "bpe"])
-def test_tokens_are_kept_in_few_bytes_and_give_the_text_back(tmp_path: Path, kind: str) -> None:
-    tokenizer, tokens = _encoded(tmp_path, kind)
-    assert isinstance(tokens, np.memmap)
-    assert tokens.dtype == np.uint16
-    assert tokenizer.decode(tokens.tolist()) == TEXT[10:]
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_what_is_kept_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state, tokens = _encoded(tmp_path, "bpe")
-    for name in ("fit", "encode"):
-        monkeypatch.delattr(Tokenizer, name)
-    again_state, again = _encoded(tmp_path, "bpe")
-    assert again_state.state == state.state
-    assert np.array_equal(again, tokens)
-
-
-@pytest.mark.parametrize("damage", ["nothing", "half", "other numbers", "a table"])
-def test_what_is_damaged_is_made_anew(tmp_path: Path, damage: str) -> None:
-    _, tokens = _encoded(tmp_path, "chars")
-    tokens = np.array(tokens)  # no file may be cut short that is mapped
-    whole = {file: file.read_bytes() for file in tmp_path.iterdir()}
-    for file, content in whole.items():
-        if damage == "nothing":
-            file.write_bytes(b"")
-        elif damage == "half":
-            file.write_bytes(content[: len(content) // 2])
-        elif file.suffix == ".npy":
-            with file.open("wb") as stream:
-                np.save(stream, np.full(5, 60_000) if damage == "other numbers" else np.zeros((2, 3), int))
-    assert np.array_equal(_encoded(tmp_path, "chars")[1], tokens)
-    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == whole
-
-
-def test_a_vocabulary_too_large_for_two_bytes_takes_four(tmp_path: Path) -> None:
-    text = "".join(map(chr, range(0x10000, 0x10000 + 70_000)))
-    encoder = CorpusEncoder(Cache(tmp_path), "t", hashed(text))
-    tokenizer = encoder.fit("chars", 100_000, text, len(text))
-    tokens = encoder.encode(tokenizer, text, 0, len(text))
-    assert tokens.dtype == np.int32
-    assert tokenizer.decode(tokens.tolist()) == text
-
-
-def test_where_nothing_can_be_kept_it_is_made_each_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "file").write_text("")
-    tokenizer, tokens = _encoded(tmp_path / "file" / "folder", "chars")
-    assert tokenizer.decode(tokens.tolist()) == TEXT[10:]
-    assert caplog.text.count("nothing can be kept there") == 1
-
-
-def test_a_hash_is_that_of_the_whole_text() -> None:
-    for text in ("", TEXT, TEXT * 1000):
-        assert hashed(text) == hashlib.sha256(text.encode()).hexdigest()
-
-
-def test_other_texts_and_stretches_have_tokens_of_their_own(tmp_path: Path) -> None:
-    tokenizer, tokens = _encoded(tmp_path, "chars")
-    for text, start in ((TEXT.upper(), 10), (TEXT, 11)):
-        found = CorpusEncoder(Cache(tmp_path), "t", hashed(text)).encode(tokenizer, text, start, len(text))
-        assert not np.array_equal(found, tokens)
-
-
 @pytest.mark.parametrize("size", [9, 12, 97])
-def test_what_is_unknown_is_read_and_never_predicted(size: int) -> None:
+def test_unknown_tokens_are_inputs_and_never_targets(size: int) -> None:
     row = np.random.default_rng(size).integers(1, 4, size).astype(np.uint16)
     windows = Windows(row, 4)
     x, y = windows[windows.starts]
