@@ -210,11 +210,9 @@ class TextCSVDataModule(LabeledDataModule):
                 lines.append(f"no text of {listed(unseen, 8)} is left to train on; there are too few of them")
         return "\n".join(lines)
 
-    # Texts to predict
-
     def row_keys(self) -> dict[str, Iterator[Any]]:
         """Return every predicted text, in their order."""
-        return {"text": self.source.rows()}
+        return {"text": strings(self.source.whole.table[self.source_column])}
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # a text, or what can be made a tensor of
         """Encode one text as in a batch.
