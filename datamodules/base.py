@@ -96,7 +96,7 @@ class DataModule(AugmentingDataModule):
     @property
     def tests_fold(self) -> bool:
         """Whether the held-out fold is the test split, and not the validation split."""
-        return "test" in self.splits and self.splits["test"].samples is self.splits["train"].samples
+        return "test" in self.splits and self.splits["test"].samples.y is self.splits["train"].samples.y
 
     @property
     def in_features(self) -> int:
@@ -168,15 +168,19 @@ class DataModule(AugmentingDataModule):
         Raises:
             DataError: If it is not of numbers, or of another size.
         """
+        return self._to_tensor(raw, self.input_shape)
+
+    def _to_tensor(self, raw: Any, shape: tuple[int, ...]) -> Tensor:  # noqa: ANN401
+        size = math.prod(shape)
         try:
             x = torch.as_tensor(np.asarray(raw, dtype=np.float32))
         except (TypeError, ValueError) as error:
             raise DataError(f"{type(self).__name__}: an input must be numbers ({error})") from error
-        if x.numel() != self.in_features:
-            raise DataError(f"{type(self).__name__}: an input has {self.in_features} numbers, not {x.numel()}")
-        if x.shape not in (self.input_shape, self.input_shape[1:], (self.in_features,)):
-            raise DataError(f"{type(self).__name__}: an input is {self.input_shape}, not {tuple(x.shape)}")
-        return x.reshape(self.input_shape)
+        if x.numel() != size:
+            raise DataError(f"{type(self).__name__}: an input has {size} numbers, not {x.numel()}")
+        if x.shape not in (shape, shape[1:], (size,)):
+            raise DataError(f"{type(self).__name__}: an input is {shape}, not {tuple(x.shape)}")
+        return x.reshape(shape)
 
     def decode(self, outputs: Tensor) -> dict[str, list[Any]]:
         """Convert predictions to columns for people.

@@ -1,6 +1,5 @@
 """What all images share: transforms of training and of evaluation, and statistics to normalize by."""
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -46,37 +45,38 @@ class Transformed:
 class ImageDataModule(DataModule):
     """Base of data modules for images, uint8 of shape `(N, C, H, W)`.
 
-    Training gets what `train_transforms` make of the images, a new draw for every image of a batch, on the batch's
-    device; everything else gets what `eval_transforms` make of them. Transforms are classes of
-    `torchvision.transforms.v2`, by name or as `class_path` and `init_args`, or any other `Transform` by its import
-    path. `Normalize` is not among them: the model normalizes, by the statistics that `normalize` chooses.
+    A training batch is what `train_transforms` make of the images, a new draw for every image, on the batch's device;
+    any other batch is what `eval_transforms` make of them. Transforms are classes of `torchvision.transforms.v2`, by
+    name or as `class_path` and `init_args`, or any other `Transform` by its import path. `Normalize` is not among them:
+    the model normalizes.
 
-    A leaf defines `load`, and `input_shape`, the `(C, H, W)` of the images it loads, before this constructor runs. It
-    stays there as `image_shape`; `input_shape` becomes what the transforms make of it.
+    A leaf defines `load`, and before this constructor `input_shape`, the `(C, H, W)` of the images that are loaded. It
+    is kept as `image_shape`, and `input_shape` becomes what the transforms make of it.
 
     Args:
-        train_transforms: From images to a training batch. By default those of `eval_transforms`, then those of the
-            short names below; images from files are cropped and flipped at random unless there are such. An empty list
+        train_transforms: From images to a training batch. By default those of evaluation, then those of the short names
+            below; images from files are cropped and flipped at random unless one of these is given. An empty list
             trains on what is evaluated on.
-        eval_transforms: From images to a batch of validation, test or prediction; by default none, and the center of
-            images from files.
-        normalize: Mean and standard deviation of each channel: `fitted` on the training images (on at most 2,000 where
+        eval_transforms: From images to a batch of validation, test or prediction; by default none, and for images from
+            files a crop of the center.
+        normalize: Mean and standard deviation of each channel: `fitted` on the training images (at most 2,000 where
             they are transformed), `imagenet`, or given as `[[r, g, b], [r, g, b]]` in units of [0, 1]. By default they
-            are fitted, and give way to those of a model's pretrained weights.
-        shift: Short for a `RandomCrop` of the padded image, or the translation of a `RandomAffine`: at most so many
-            pixels in each direction.
-        rotation: Short for a `RandomAffine`: degrees to either side, at most.
-        crop: Short for a `RandomResizedCrop`: the share of each side that is cropped away, at most, 0 to 1.
-        flip: Short for a `RandomHorizontalFlip`, of half of the images.
-        erasing: Short for a `RandomErasing`: the share of the images that lose a rectangle, 0 to 1.
+            are fitted, and replaced by those of a model's pretrained weights.
+        shift: Short for `RandomCrop` of the padded image: at most this many pixels in each direction.
+        rotation: Short for `RandomAffine`, which takes over the shift: at most this many degrees to either side.
+        crop: Short for `RandomResizedCrop`: at most this share of each side is cropped away, 0 to 1.
+        flip: Short for `RandomHorizontalFlip` of half of the images.
+        erasing: Short for `RandomErasing`: this share of the images loses a rectangle, 0 to 1.
         kwargs: Options of `DataModule`.
 
     Raises:
-        DataError: If a transform is impossible, or an option is.
+        DataError: If a transform or an option is impossible.
     """
 
     task = "multiclass"
     num_outputs = 10
+    default_train_transforms: Sequence[Config] = ()
+    default_eval_transforms: Sequence[Config] = ()
 
     def __init__(
         self,
@@ -92,33 +92,25 @@ class ImageDataModule(DataModule):
     ) -> None:
         super().__init__(**kwargs)
         short: dict[str, Any] = {"shift": shift, "rotation": rotation, "crop": crop, "flip": flip, "erasing": erasing}
-        short = {name: value for name, value in short.items() if value}
-        if short and train_transforms is not None:
-            name, value = next(iter(short.items()))
-            raise DataError("it is short for one of `train_transforms`, which are given", "give only one", name, value)
+        name = next((name for name, value in short.items() if value), None)
+        if name and train_transforms is not None:
+            problem = "it is short for one of `train_transforms`, which are given too"
+            raise DataError(problem, "give only one", name, short[name])
         self.normalize = normalize
-        chosen = self.default_eval_transforms() if eval_transforms is None else eval_transforms
-        self._evaluating = build(chosen, "eval_transforms")
         self.image_shape = self.input_shape
+        chosen = self.default_eval_transforms if eval_transforms is None else eval_transforms
+        self._evaluating = build(chosen, "eval_transforms")
         self.input_shape = self._check_transforms(self._evaluating, "eval_transforms")
-        if short:
+        if name:
             self._training = [*self._evaluating, *_short_transforms(self.input_shape, **short)]
         else:
-            chosen = self.default_train_transforms() if train_transforms is None else train_transforms
+            chosen = self.default_train_transforms if train_transforms is None else train_transforms
             self._training = build(chosen, "train_transforms") or self._evaluating
         shape = self._check_transforms(self._training, "train_transforms")
         if shape != self.input_shape:
             problem = f"they give {shape}, but `eval_transforms` give {self.input_shape}"
             raise DataError(problem, "end both with a crop or a resize to one size", "train_transforms")
-        self._given_moments = None if normalize in (None, "fitted") else _given_moments(normalize, shape[0])
-
-    def default_train_transforms(self) -> list[Config]:
-        """Return the transforms of training where none are given; without any, training is on what is evaluated."""
-        return []
-
-    def default_eval_transforms(self) -> list[Config]:
-        """Return the transforms of evaluation where none are given."""
-        return []
+        self._given = None if normalize in (None, "fitted") else _given_statistics(normalize, shape[0])
 
     def _check_transforms(self, transforms: Sequence[Transform], option: str) -> tuple[int, ...]:
         """Return the shape that transforms make of an image."""
@@ -134,42 +126,30 @@ class ImageDataModule(DataModule):
         """Hold out what was not given separately, and transform what is evaluated."""
         splits = super().divide(given)
         for stage in splits.keys() - {"train"}:
-            samples, indices = splits[stage]
-            splits[stage] = Split(self.evaluated(samples), indices)
+            splits[stage] = Split(self.evaluated(splits[stage].samples), splits[stage].indices)
         return splits
 
     def evaluated(self, samples: Samples) -> Samples:
         """Return samples whose images are transformed for evaluation when they are asked for."""
-        return self._transformed(samples, self._evaluating)
-
-    def _transformed(self, samples: Samples, transforms: Sequence[Transform]) -> Samples:
-        x = samples.x
-        if not transforms:
-            return samples
-        images, rows = (x.images, x.rows) if isinstance(x, Transformed) else (x, torch.arange(len(x)))
-        return Samples(Transformed(images, rows, transforms), samples.y)
-
-    @property
-    def tests_fold(self) -> bool:
-        """Whether the fold that is held out is the test split, and not the validation split."""
-        return "test" in self.splits and self.splits["test"].samples.y is self.splits["train"].samples.y
+        return _transformed(samples, self._evaluating)
 
     def _split(self, stage: Stage) -> Split:
-        split = super()._split(stage)
-        alone = self.trainer is None
-        if stage == "train" and self._evaluating and (alone or self.trainer.predicting):  # type: ignore[union-attr]
-            # Without a trainer nobody else makes of the images what a model takes.
-            return Split(self._transformed(split.samples, self._training if alone else self._evaluating), split.indices)
+        samples, indices = split = super()._split(stage)
+        if stage == "train" and self._evaluating:  # what a model cannot take as it is
+            if self.trainer is None:  # which would augment
+                return Split(_transformed(samples, self._training), indices)
+            if self.trainer.predicting:
+                return Split(self.evaluated(samples), indices)
         return split
 
     @cached_property
     def statistics(self) -> dict[str, Tensor]:
-        """Mean and standard deviation of each channel, `(C, 1, 1)`, in units of [0, 1]; of a regression also `target_`.
+        """Mean and standard deviation of the training images as they are evaluated, or as `normalize` gives them.
 
-        They are those of the training images as they are evaluated.
+        `mean` and `std` are of each channel, `(C, 1, 1)`, in units of [0, 1]; a regression has those of its `target_`.
         """
-        mean_and_std = self._given_moments or image_moments(self._images_to_fit())
-        found = dict(zip(("mean", "std"), mean_and_std, strict=True))
+        mean, std = self._given or image_moments(self._images_to_fit())
+        found = {"mean": mean, "std": std}
         if self.class_names is None:  # a regression
             samples, indices = self.splits["train"]
             found["target_mean"], found["target_std"] = moments(samples.y[indices])
@@ -178,10 +158,11 @@ class ImageDataModule(DataModule):
     def _images_to_fit(self) -> Tensor:
         samples, indices = self.splits["train"]
         samples = self.evaluated(samples)
-        if not isinstance(samples.x, Tensor):
+        if isinstance(samples.x, Transformed):
             order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(self.seed))
             indices = indices[order[:SAMPLE]].sort().values
-        return samples[indices][0]
+        x: Tensor = samples.x.index_select(0, indices)
+        return x
 
     @property
     def augments(self) -> bool:
@@ -189,17 +170,11 @@ class ImageDataModule(DataModule):
         return is_random(self._training)
 
     def augment(self, x: Tensor) -> Tensor:
-        """Return a training batch of images, `(B, *image_shape)`: each with its own draw, `(B, *input_shape)`."""
+        """Return a training batch, `(B, *input_shape)`, of images, `(B, *image_shape)`, each with its own draw."""
         return transform_batch(self._training, x)
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # an array, a list or an image
-        """Return what a batch of evaluation holds of one raw image.
-
-        Args:
-            raw: What `load_image` takes.
-
-        Returns:
-            Shape `input_shape`.
+        """Return what a batch of evaluation holds of one raw image, which `load_image` takes: shape `input_shape`.
 
         Raises:
             DataError: If it is not such an image.
@@ -207,61 +182,45 @@ class ImageDataModule(DataModule):
         return transform_batch(self._evaluating, self.load_image(raw)[None])[0]
 
     def load_image(self, raw: Any) -> Tensor:  # noqa: ANN401
-        """Return one raw image, rows of numbers from 0 to 255, as uint8 of shape `image_shape`.
+        """Return one raw image, rows of numbers from 0 to 255, as uint8 of shape `image_shape`."""
+        return self._to_tensor(raw, self.image_shape).round().clamp(0, 255).to(torch.uint8)
 
-        Raises:
-            DataError: If it is not numbers, or of another size.
-        """
-        name, shape = type(self).__name__, self.image_shape
-        try:
-            x = torch.as_tensor(np.asarray(raw, dtype=np.float32))
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{name}: an input must be numbers ({error})") from error
-        if x.shape not in (shape, shape[1:], (math.prod(shape),)):
-            raise DataError(f"{name}: an input is {shape}, or its {math.prod(shape)} numbers, not {tuple(x.shape)}")
-        return x.reshape(shape).round().clamp(0, 255).to(torch.uint8)
+
+def _transformed(samples: Samples, transforms: Sequence[Transform]) -> Samples:
+    if not transforms:
+        return samples
+    x = samples.x
+    images, rows = (x.images, x.rows) if isinstance(x, Transformed) else (x, torch.arange(len(x)))
+    return Samples(Transformed(images, rows, transforms), samples.y)
 
 
 def _short_transforms(
-    shape: tuple[int, ...],
-    shift: int = 0,
-    rotation: float = 0.0,
-    crop: float = 0.0,
-    flip: bool = False,
-    erasing: float = 0.0,
+    shape: tuple[int, ...], shift: int, rotation: float, crop: float, flip: bool, erasing: float
 ) -> list[Transform]:
-    """Return the transforms that the short names stand for.
-
-    Raises:
-        DataError: If one is out of range.
-    """
-    height, width = shape[1:]
+    """Return the transforms that the short names stand for; raise a `DataError` if a value is out of range."""
+    size = height, width = shape[-2:]
     for name, share in {"crop": crop, "erasing": erasing}.items():
         if not 0 <= share <= 1:
             raise DataError("give a share from 0 to 1", option=name, value=share)
-    most = min(height, width) - 1
-    if not 0 <= shift <= most:
-        raise DataError(f"give a number of pixels from 0 to {most}", option="shift", value=shift)
+    if not 0 <= shift < min(size):
+        raise DataError(f"give a number of pixels from 0 to {min(size) - 1}", option="shift", value=shift)
     if rotation < 0:
         raise DataError("give degrees to either side, 0 or more", option="rotation", value=rotation)
-    found: list[Transform] = []
-    if rotation:  # with the shift, in one resampling; half a pixel more, as torchvision rounds what it draws
-        translate = [(shift + 0.5) / width, (shift + 0.5) / height]
-        bilinear = v2.InterpolationMode.BILINEAR
-        found.append(v2.RandomAffine(rotation, translate, interpolation=bilinear, fill=None))
-    elif shift:
-        found.append(v2.RandomCrop([height, width], padding=shift))
-    if crop:
-        found.append(v2.RandomResizedCrop([height, width], [(1 - crop) ** 2, 1.0], [width / height] * 2))
-    if flip:
-        found.append(v2.RandomHorizontalFlip())
-    if erasing:
-        found.append(v2.RandomErasing(erasing))
-    return found
+    # Half a pixel more makes all shifts equally likely, as torchvision rounds what it draws.
+    translate = [(shift + 0.5) / width, (shift + 0.5) / height]
+    bilinear = v2.InterpolationMode.BILINEAR
+    steps = [
+        (rotation, v2.RandomAffine(rotation, translate, interpolation=bilinear, fill=None)),  # in one resampling
+        (shift and not rotation, v2.RandomCrop(size, padding=shift)),
+        (crop, v2.RandomResizedCrop(size, [(1 - crop) ** 2, 1.0], [width / height] * 2)),
+        (flip, v2.RandomHorizontalFlip()),
+        (erasing, v2.RandomErasing(erasing)),
+    ]
+    return [transform for wanted, transform in steps if wanted]
 
 
-def _given_moments(normalize: Any, channels: int) -> tuple[Tensor, Tensor]:  # noqa: ANN401  # what was given
-    """Return the mean and the standard deviation of each channel, `(C, 1, 1)`, that `normalize` gives."""
+def _given_statistics(normalize: Any, channels: int) -> tuple[Tensor, ...]:  # noqa: ANN401  # whatever was given
+    """Return the mean and standard deviation of each channel, `(C, 1, 1)`, that `normalize` gives."""
     try:
         values = np.asarray(IMAGENET if normalize == "imagenet" else normalize, dtype=np.float32)
     except ValueError:  # lists of different lengths
@@ -270,5 +229,4 @@ def _given_moments(normalize: Any, channels: int) -> tuple[Tensor, Tensor]:  # n
         example = [[0.5] * channels, [0.25] * channels]
         problem = f"give fitted, imagenet, or the means and the standard deviations of the channels, {example}"
         raise DataError(problem, option="normalize", value=normalize)
-    mean, std = torch.from_numpy(values).view(2, channels, 1, 1).unbind()
-    return mean, std
+    return torch.from_numpy(values).view(2, channels, 1, 1).unbind()

@@ -128,8 +128,8 @@ def random_rotation(t: Transform, x: Tensor) -> Tensor | None:
     plain = not t.expand and t.center is None and t.fill in (0, None) and t.degrees[0] != t.degrees[1]
     if not plain or _mode(t) not in ("nearest", "bilinear"):
         return None
-    matrix = inverse_matrix(-uniform(x, *t.degrees))  # torchvision rotates anticlockwise here, and clockwise below
-    return affine(x, matrix, mode=_mode(t), faded=t.fill is not None)
+    # torchvision rotates counterclockwise here, and clockwise below.
+    return affine(x, inverse_matrix(-uniform(x, *t.degrees)), mode=_mode(t), faded=t.fill is not None)
 
 
 def random_affine(t: Transform, x: Tensor) -> Tensor | None:
@@ -146,16 +146,9 @@ def random_affine(t: Transform, x: Tensor) -> Tensor | None:
 def inverse_matrix(
     angle: Tensor, scale: Tensor | None = None, shear_x: Tensor | None = None, shear_y: Tensor | None = None
 ) -> Tensor:
-    """Return the matrices from where a pixel goes to where it comes from, as torchvision defines them.
+    """Return the matrices from where a pixel goes to where it comes from, `(B, 2, 2)`, as torchvision defines them.
 
-    Args:
-        angle: Degrees clockwise, shape `(B,)`.
-        scale: Factors, shape `(B,)`.
-        shear_x: Degrees along the rows, shape `(B,)`.
-        shear_y: Degrees along the columns, shape `(B,)`.
-
-    Returns:
-        Shape `(B, 2, 2)`.
+    Angles are in degrees, clockwise; all are of shape `(B,)`.
     """
     turn = angle.deg2rad()
     x, y = (torch.zeros_like(turn) if shear is None else shear.deg2rad() for shear in (shear_x, shear_y))

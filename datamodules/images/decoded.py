@@ -64,11 +64,7 @@ class Decoder:
         return len(self.images.names)
 
     def decode(self, number: int) -> NDArray[np.uint8]:
-        """Decode one image.
-
-        Raises:
-            ImageError: If it is not an image.
-        """
+        """Decode one image; raise an `ImageError` if it is not one."""
         return resize_and_crop(to_rgb(self.images.read(number)), self.size, self.interpolation)
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
@@ -143,24 +139,20 @@ def decode_all(decoder: Decoder, cache: CacheMode, cache_dir: Path, name: str, s
                 # One after the other, not into mapped memory, where a full disk would end the process.
                 np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
                 found = _scan(decoder, name, stop, lambda number, image: file.write(image.tobytes()))
-            files.write(bad_file, partial(_save_bad, bad=found))
+            files.write(bad_file, lambda path: path.write_text(json.dumps(found)))
 
         try:
             (files.write if cache == "disk" else files.keep)(images_file, write)
         except OSError as error:
-            raise DataError(
-                f"{cache_dir} cannot be written ({error.strerror})",
-                "give another `cache_dir`, or `cache='memory'`",
-                "cache",
-                cache,
-            ) from error
+            problem = f"{cache_dir} cannot be written ({error.strerror})"
+            raise DataError(problem, "give another `cache_dir`, or `cache='memory'`", "cache", cache) from error
         bad, images = files.read(bad_file, _load_bad), files.read(images_file, load)
         if images is not None:
             size = math.prod(shape) / 2**20
             logger.info(f"{len(decoder):,} decoded images are kept in {images_file} ({size:,.0f} MiB)")
     if bad is None:
-        bad = _scan(decoder, name, stop, _drop)
-        files.keep(bad_file, partial(_save_bad, bad=bad))
+        bad = _scan(decoder, name, stop, lambda number, image: None)
+        files.keep(bad_file, lambda path: path.write_text(json.dumps(bad)))
     if bad and stop:
         _refuse(decoder, *next(iter(bad.items())))
     return Decoded(decoder if images is None else images, bad)
@@ -181,16 +173,8 @@ def _load(path: Path, shape: tuple[int, ...]) -> Tensor:
     return images
 
 
-def _save_bad(path: Path, bad: dict[int, str]) -> None:
-    path.write_text(json.dumps(bad))
-
-
 def _load_bad(path: Path) -> dict[int, str]:
     return {int(number): why for number, why in json.loads(path.read_text()).items()}
-
-
-def _drop(number: int, image: NDArray[np.uint8]) -> None:
-    """Drop a decoded image."""
 
 
 def _scan(decoder: Decoder, name: str, stop: bool, take: Callable[[int, NDArray[np.uint8]], object]) -> dict[int, str]:
@@ -226,5 +210,5 @@ def _scan(decoder: Decoder, name: str, stop: bool, take: Callable[[int, NDArray[
 
 
 def _refuse(decoder: Decoder, number: int, why: str) -> NoReturn:
-    remedy = "repair or remove it, or give `on_bad_image=skip`"
+    remedy = "repair or remove it, or give `on_bad_image='skip'`"
     raise DataError(f"{decoder.images.names[number]}: {why}", remedy, "path")

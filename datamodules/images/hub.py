@@ -19,11 +19,7 @@ LABELS = ("label", "labels", "class", "target")  # names of a column of classes,
 
 
 class HubSource(ImageSource):
-    """The images of a data set, and its tables.
-
-    Args:
-        data: The data module.
-    """
+    """The images of a data set, and its tables."""
 
     data: "HuggingFaceDataModule"
 
@@ -57,6 +53,11 @@ class HubSource(ImageSource):
             remedy += "data set on this machine"
             raise DataError(f"datasets cannot load it ({reason})", remedy, "path", path) from error
         return {"": found} if isinstance(found, datasets.Dataset) else dict(found)
+
+    @property
+    def features(self) -> dict[Any, Any]:
+        """The types of the columns, by name."""
+        return dict(next(iter(self.tables.values())).features)
 
 
 class HuggingFaceDataModule(UserImageDataModule):
@@ -94,15 +95,12 @@ class HuggingFaceDataModule(UserImageDataModule):
         self.label_column = label_column
 
     def open_source(self) -> HubSource:
-        """Return the images of the data set; nothing is read yet."""
+        """Return the data set; nothing is loaded yet."""
         return HubSource(self)
 
     def find(self) -> Found:
         """Return the images of the data set, with their splits and classes."""
-        tables = self.source.tables
-        features = next(iter(tables.values())).features
-        image = self._choose_image(features)
-        label = self._choose_label(features, image)
+        tables, (image, label) = self.source.tables, self._choose_columns()
         stages: list[Stage | None] = []
         labels: list[str | None] = []
         for part, table in tables.items():
@@ -115,31 +113,30 @@ class HuggingFaceDataModule(UserImageDataModule):
             logger.warning(f"{self.path}: dropped, as neither train, validation nor test: {listed(others, 8)}")
         return Found(ImageRows(tables, image), stages, labels)
 
-    def _choose_image(self, features: dict[str, Any]) -> str:
-        if self.image_column is not None:
-            check_names([self.image_column], list(features), option="image_column", value=self.image_column)
-            return self.image_column
-        found = [name for name, feature in features.items() if _holds_images(feature)]
-        if len(found) != 1:
-            remedy = f"name one by `image_column`: {listed(list(features), 20)}"
-            raise DataError(f"{len(found) or 'none'} of its columns hold images", remedy, "path", self.path)
-        return found[0]
-
-    def _choose_label(self, features: dict[str, Any], image: str) -> str | None:
-        if self.label_column is not None:
-            return self.label_column if self.label_column in features else None  # what is predicted needs none
-        found = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
-        found += [name for name in LABELS if name in features and name != image]
-        return found[0] if found else None
+    def _choose_columns(self) -> tuple[str, str | None]:
+        """Return the columns of images and of classes; what is predicted needs none of classes."""
+        features, image, label = self.source.features, self.image_column, self.label_column
+        if image is not None:
+            check_names([image], list(features), option="image_column", value=image)
+        else:
+            found = [name for name, feature in features.items() if _holds_images(feature)]
+            if len(found) != 1:
+                remedy = f"name one by `image_column`: {listed(list(features), 20)}"
+                raise DataError(f"{len(found) or 'none'} of its columns hold images", remedy, "path", self.path)
+            image = found[0]
+        if label is not None:
+            return image, label if label in features else None
+        labels = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
+        labels += [name for name in LABELS if name in features and name != image]
+        return image, next(iter(labels), None)
 
     @cached_property
     def class_names(self) -> list[str]:  # type: ignore[override]  # found when it is asked for
         """The names that the data set gives its classes, in its order; else the values of the column, sorted."""
-        features = next(iter(self.source.tables.values())).features
+        features = self.source.features
         if self.label_column is not None:
             check_names([self.label_column], list(features), option="label_column", value=self.label_column)
-        image = self._choose_image(features)
-        label = self._choose_label(features, image)
+        image, label = self._choose_columns()
         if label == image:
             raise DataError("these are the images", "name another column", "label_column", label)
         names = getattr(features.get(label), "names", None)

@@ -64,9 +64,6 @@ def build(configs: Sequence[Config], option: str) -> list[Transform]:
         configs: Class names, or dictionaries of `class_path` and `init_args`.
         option: The argument that named them, for messages.
 
-    Returns:
-        The transforms, in the same order.
-
     Raises:
         DataError: If there is no such class or argument, if a value is bad, or if the class is not for images.
     """
@@ -161,10 +158,8 @@ def transform_batch(transforms: Sequence[Transform], x: Tensor) -> Tensor:
         if isinstance(before, Tensor):
             last = transform
     if isinstance(images, list):
-        raise DataError(
-            f"{type(last).__name__} leaves images of different sizes or types, which cannot be batched",
-            "let a Resize or a crop come last",
-        )
+        problem = f"{type(last).__name__} leaves images of different sizes or types, which cannot be batched"
+        raise DataError(problem, "let a Resize or a crop come last")
     return images
 
 
@@ -208,11 +203,9 @@ def _run(transform: Transform, images: Tensor | list[Tensor]) -> Tensor | list[T
     except DataError:  # of a transform within this one
         raise
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{type(transform).__name__} cannot change {str(images[0].dtype).removeprefix('torch.')} images of shape "
-            f"{tuple(images[0].shape)} ({_line(error)})",
-            "correct its arguments or leave it out",
-        ) from error
+        what = f"{str(images[0].dtype).removeprefix('torch.')} images of shape {tuple(images[0].shape)}"
+        problem = f"{type(transform).__name__} cannot change {what} ({_line(error)})"
+        raise DataError(problem, "correct its arguments or leave it out") from error
 
 
 def _each(transform: Transform, images: Iterable[Tensor]) -> Tensor | list[Tensor]:

@@ -18,7 +18,6 @@ from datamodules.errors import DataError, listed
 from datamodules.images.base import ImageDataModule, Transformed
 from datamodules.images.decoded import CacheMode, Decoded, Decoder, EncodedImages, decode_all
 from datamodules.images.decoding import ImageError, Interpolation, open_image, resize_and_crop
-from datamodules.images.transforms import Config
 from datamodules.sampler import Inputs, Samples
 from datamodules.user_data import Source, UserDataModule, available_cores, physical_memory
 
@@ -40,11 +39,7 @@ class Found(NamedTuple):
 
 
 class ImageSource(Source):
-    """The images at a path, their labels, and the decoded images.
-
-    Args:
-        data: The data module.
-    """
+    """The images at a path, with their labels, and decoded."""
 
     data: "UserImageDataModule"
 
@@ -59,19 +54,13 @@ class ImageSource(Source):
         return Decoder(self.found.images, self.data.resize_size, self.data.interpolation)
 
     @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the images, their splits and their classes."""
-        return hashlib.sha256(repr((self.decoder.fingerprint, *self.found[1:])).encode()).hexdigest()
-
-    @cached_property
     def decoded(self) -> Decoded:
         """All images, decoded and kept where the option `cache` says; and which of them are bad."""
-        data, count, size = self.data, len(self.decoder), self.decoder.size
+        data, count = self.data, len(self.decoder)
         cache: CacheMode = data.cache
         if cache == "auto" and data.is_new:  # what is only predicted, or tested once, is not worth a file
-            cache = "memory" if count * 3 * size**2 < physical_memory() / 4 else "none"
-        name = Path(data.path).resolve().name or "images"
-        folder = Path(data.cache_dir).expanduser()
+            cache = "memory" if count * 3 * data.resize_size**2 < physical_memory() / 4 else "none"
+        name, folder = Path(data.path).resolve().name or "images", Path(data.cache_dir).expanduser()
         decoded = decode_all(self.decoder, cache, folder, name, stop=data.on_bad_image == "error")
         if decoded.bad:
             logger.warning(f"{len(decoded.bad):,} of {count:,} images are bad, and dropped:")
@@ -87,11 +76,7 @@ class ImageSource(Source):
         return [number for number in range(len(self.decoder)) if number not in self.decoded.bad]
 
     def samples(self, numbers: Sequence[int]) -> Samples:
-        """Return decoded images by their numbers, with their classes.
-
-        Raises:
-            DataError: If one is of a class that is not trained on.
-        """
+        """Return decoded images by their numbers; raise a `DataError` if the class of one is not trained on."""
         names = self.data.class_names
         known = {name: index for index, name in enumerate(names)}
         labels = [str(self.found.labels[number]) for number in numbers]
@@ -115,8 +100,8 @@ class ImageSource(Source):
     @cached_property
     def unlabeled(self) -> Inputs:
         """All good images, as they are evaluated."""
-        samples = Samples(Transformed(self.decoded.images, torch.tensor(self.good)), torch.zeros(len(self.good)))
-        return Inputs(self.data.evaluated(samples).x)
+        rows = torch.tensor(self.good)
+        return Inputs(self.data.evaluated(Samples(Transformed(self.decoded.images, rows), rows)).x)
 
 
 class UserImageDataModule(UserDataModule, ImageDataModule):
@@ -166,24 +151,18 @@ class UserImageDataModule(UserDataModule, ImageDataModule):
         for name, size in {"image_size": image_size, "resize_size": self.resize_size}.items():
             if size < 1:
                 raise DataError("give a number of pixels, 1 or more", option=name, value=size)
+        if kwargs.get("eval_transforms") is None and self.resize_size < image_size:
+            problem = f"the center of `image_size={image_size}` is cropped out of it"
+            raise DataError(problem, "give no less than that", "resize_size", resize_size)
         self.input_shape = (3, self.resize_size, self.resize_size)
+        self.default_eval_transforms = [{"class_path": "CenterCrop", "init_args": {"size": image_size}}]
+        args = {"size": image_size, "scale": [0.35, 1.0], "interpolation": interpolation}
+        self.default_train_transforms = [{"class_path": "RandomResizedCrop", "init_args": args}, "RandomHorizontalFlip"]
         self.interpolation = interpolation
         self.cache = cache
         self.on_bad_image = on_bad_image
         super().__init__(path, batch_size=batch_size, num_workers=num_workers or 0, **kwargs)
         self._choose_workers = num_workers is None
-
-    def default_train_transforms(self) -> list[Config]:
-        """Return a random resized crop and a horizontal flip."""
-        args = {"size": self.image_size, "scale": [0.35, 1.0], "interpolation": self.interpolation}
-        return [{"class_path": "RandomResizedCrop", "init_args": args}, "RandomHorizontalFlip"]
-
-    def default_eval_transforms(self) -> list[Config]:
-        """Return a crop of the center."""
-        if self.resize_size < self.image_size:
-            problem = f"the center of `image_size={self.image_size}` is cropped out of it"
-            raise DataError(problem, "give no less than that", "resize_size", self.resize_size)
-        return [{"class_path": "CenterCrop", "init_args": {"size": self.image_size}}]
 
     @abstractmethod
     def find(self) -> Found:
@@ -193,17 +172,12 @@ class UserImageDataModule(UserDataModule, ImageDataModule):
         """Return the images at the path; nothing is read yet."""
         return ImageSource(self)
 
-    # What the data determine
-
     @cached_property
     def class_names(self) -> list[str]:  # type: ignore[override]  # found when it is asked for
         """The classes of the images to learn from, sorted."""
         found = self.source.found
-        names = {
-            label
-            for stage, label in zip(found.stages, found.labels, strict=True)
-            if label is not None and stage in (None, "train")
-        }
+        labels = [label for stage, label in zip(found.stages, found.labels, strict=True) if stage in (None, "train")]
+        names = {label for label in labels if label is not None}
         if len(names) < 2:
             problem = f"there is only the class {names.pop()!r}" if names else "there is no class to train on"
             raise DataError(problem, self.class_hint, "path", self.path)
@@ -222,9 +196,8 @@ class UserImageDataModule(UserDataModule, ImageDataModule):
     @property
     def fingerprint(self) -> str:
         """Hash of the images, their splits and their classes."""
-        return self.source.fingerprint
-
-    # From images to batches
+        source = self.source
+        return hashlib.sha256(repr((source.decoder.fingerprint, *source.found[1:])).encode()).hexdigest()
 
     def prepare_data(self) -> None:
         """Decode the images unless they are cached; Lightning calls this on one process only."""
@@ -262,14 +235,11 @@ class UserImageDataModule(UserDataModule, ImageDataModule):
                 logger.warning(f"images without a class, which are dropped: {unlabeled:,}")
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # whatever holds an image
-        """Return what a batch of evaluation holds of one image.
+        """Return what a batch of evaluation holds of one image, shape `input_shape`.
 
         Args:
             raw: A path, the bytes of a file, a PIL image, or an array: uint8 `(H, W)`, `(H, W, C)` or `(C, H, W)`. One
                 of shape `input_shape` is taken to be encoded already.
-
-        Returns:
-            Shape `input_shape`.
 
         Raises:
             DataError: If it is not an image.
