@@ -65,12 +65,14 @@ class ProgressBar(TQDMProgressBar):
             Tqdm.write(" ".join(map(str, args)), file=sys.stdout)
 
     def on_train_start(self, trainer: Trainer, *args: Any) -> None:
-        """Start the clock."""
+        """Start the clock, and open a bar: a run that goes on within an epoch does not start one."""
         self._started = time.monotonic()
+        super().on_train_start(trainer, *args)
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         """Report the previous epoch, whose metrics are complete only now, and open a bar."""
         self._report(trainer)
+        self.train_progress_bar.close()
         super().on_train_epoch_start(trainer, *args)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

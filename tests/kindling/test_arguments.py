@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kindling.arguments import expand, public_address
+from kindling.arguments import expand
+from kindling.checkpoints import public_address
 from tests.helpers.front_door import Run
 
 QUICK = "--max_epochs 1 --limit_train_batches 2 --limit_val_batches 1 --limit_test_batches 1"

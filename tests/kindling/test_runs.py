@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from jsonargparse import ArgumentError
 
-from kindling.runs import command, find_checkpoint, new_folder, newest_checkpoint, program, remove_if_untrained
+from kindling.checkpoints import find_checkpoint, newest_checkpoint
+from kindling.runs import command, new_folder, program, remove_if_untrained
 from tests.helpers.front_door import ROOT
 
 
