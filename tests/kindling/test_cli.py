@@ -147,7 +147,7 @@ def test_weights_that_do_not_fit_the_flags_are_one_line(run: Run, capsys: pytest
     assert "its weights do not fit this model" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("line", ["--help", "test --help"])
+@pytest.mark.parametrize("line", ["fit --help", "test --help"])
 def test_help_names_the_subcommands(run: Run, capsys: pytest.CaptureFixture[str], line: str) -> None:
     with pytest.raises(SystemExit) as stop:
         run(line)
