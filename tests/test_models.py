@@ -1,4 +1,4 @@
-"""Every model goes the whole way: fit, resume, safe load, the same figure again, predict, export."""
+"""Every model can fit, resume, load safely, test to the same figure, predict and export."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from datamodules import DataModule
 from lit_models import LitMLP, LitModule
 from tests.helpers.front_door import Run
 
-# A command line that trains each model for two epochs on embedded data of a size that it takes.
+# Flags to train each model on small embedded data.
 IMAGES = "--data tests.helpers.tiny.TinyImages"
 MODELS = {
     "LitLinearRegression": "--data ToyDataModule --data.name diabetes",
@@ -72,7 +72,7 @@ def test_model_goes_the_whole_way(run: Run, name: str) -> None:
     # One row of the predictions file for each sample, saying the same.
     run(f"predict --ckpt_path {folder}/best.ckpt {named}")
     rows = Path("predictions.csv").read_text().splitlines()[1:]
-    decode = getattr(model, "decode", data.decode)  # a model whose outputs no data know says itself what they are
+    decode = getattr(model, "decode", data.decode)  # a model with outputs of its own kind decodes them itself
     first = next(iter(decode(predicted).values()))
     if isinstance(first[0], float):  # batches of other sizes round differently
         assert [float(row.split(",")[0]) for row in rows] == pytest.approx(first, rel=1e-5, abs=1e-5)
@@ -89,8 +89,8 @@ def test_model_goes_the_whole_way(run: Run, name: str) -> None:
 def test_model_needs_no_argument(name: str) -> None:
     cls: type[LitModule] = getattr(lit_models, name)
     model = cls().eval()
-    scores = model(model.example_input_array)
-    assert (len(scores), scores.shape[-1]) == (2, model.num_outputs)
+    logits = model(model.example_input_array)
+    assert (len(logits), logits.shape[-1]) == (2, model.num_outputs)
 
 
 def test_the_logged_loss_is_the_mean_over_samples_not_batches(run: Run) -> None:

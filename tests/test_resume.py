@@ -1,4 +1,4 @@
-"""A run that is interrupted and resumed ends exactly as one that was not."""
+"""A run that is interrupted and resumed ends exactly as an uninterrupted one."""
 
 import json
 import signal

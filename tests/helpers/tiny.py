@@ -1,4 +1,4 @@
-"""Data sets too small to be worth a download, and a finger on Ctrl-C."""
+"""Small data sets made on the spot, and a callback that presses Ctrl-C."""
 
 import signal
 from typing import Any
@@ -85,7 +85,7 @@ class TinyCorpus(DataModule):
         return {"train": Samples(tokens[:, :-1], tokens[:, 1:])}
 
     def decode(self, outputs: Tensor) -> dict[str, list[Any]]:
-        """Write the tokens that follow as numbers."""
+        """Write the predicted tokens as numbers."""
         return {"prediction": [" ".join(map(str, row)) for row in outputs.tolist()]}
 
 

@@ -20,7 +20,7 @@ def quiet_trainer(**options: Any) -> Trainer:
 
 
 def keep(model: LightningModule, path: Path) -> str:
-    """Write a checkpoint of a model that no run has trained, and give its path."""
+    """Write a checkpoint of a model that no run has trained, and return its path."""
     trainer = quiet_trainer()
     trainer.strategy.connect(model)
     trainer.save_checkpoint(path)

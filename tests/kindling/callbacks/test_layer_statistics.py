@@ -1,4 +1,4 @@
-"""What is seen of a network's layers while it learns."""
+"""Statistics of layers."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def _watch(model: LitMLP, **options: Any) -> LayerStatistics:
     return statistics
 
 
-def test_what_is_recorded_is_what_the_layers_gave() -> None:
+def test_statistics_are_those_of_outputs_and_gradients() -> None:
     torch.manual_seed(0)
     model = LitMLP(13, [8], num_outputs=3, lr=0.0)
     latest = _watch(model, gradient_clip_val=1e-9).latest
@@ -88,7 +88,7 @@ def test_only_steps_that_are_logged_are_watched() -> None:
     assert len(set(calls)) == (trainer.global_step + 6) // 7
 
 
-def test_what_a_recurrent_layer_gives_is_not_its_state() -> None:
+def test_a_recurrent_layer_is_measured_by_its_output_not_its_state() -> None:
     statistics = LayerStatistics()
     model = LitTextClassifier(encoder="lstm", vocab_size=30, num_outputs=3, width=8, embedding_dim=8)
     quiet_trainer(callbacks=[statistics], max_steps=1).fit(model, TinyTexts())

@@ -1,4 +1,4 @@
-"""A run of so many steps."""
+"""Runs that `max_steps` ends."""
 
 import json
 from pathlib import Path

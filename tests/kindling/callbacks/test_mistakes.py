@@ -1,4 +1,4 @@
-"""The worst mistakes, as a grid of pictures."""
+"""The worst mistakes, as a grid of images."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ TINY = "--model LitConvNet --model.channels [4] --data tests.helpers.tiny.TinyIm
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, list[tuple[str, str]]]]:
-    """The pictures and captions of every grid that is drawn."""
+    """The images and captions of every grid that is drawn."""
     grids: list[tuple[Tensor, list[tuple[str, str]]]] = []
 
     def note(x: Tensor, captions: list[tuple[str, str]]) -> NDArray[np.uint8]:
@@ -56,7 +56,7 @@ def _decode(png: bytes) -> NDArray[np.uint8]:
 
 
 class Told(LitModule):
-    """Says of every picture the scores that its first pixels hold, in tenths.
+    """Returns as logits what the first pixels of each image hold, in tenths.
 
     Args:
         kwargs: Options of `LitModule`.
@@ -71,9 +71,9 @@ class Told(LitModule):
         return x[:, 0, 0, : self.num_outputs].float() / 10
 
 
-def _pictures(scores: Tensor, channels: int = 3) -> Tensor:
-    x = torch.randint(0, 256, (len(scores), channels, 12, 16), dtype=torch.uint8)
-    x[:, 0, 0, : scores.shape[1]] = scores
+def _images(logits: Tensor, channels: int = 3) -> Tensor:
+    x = torch.randint(0, 256, (len(logits), channels, 12, 16), dtype=torch.uint8)
+    x[:, 0, 0, : logits.shape[1]] = logits
     return x
 
 
@@ -87,10 +87,10 @@ def test_the_most_confident_mistakes_of_all_batches_are_shown_in_order(
     drawn: list[tuple[Tensor, list[tuple[str, str]]]], channels: int, count: int
 ) -> None:
     torch.manual_seed(0)
-    scores = torch.randint(0, 60, (100, 5))
-    x, y = _pictures(scores, channels), torch.randint(0, 5, (100,))
+    logits = torch.randint(0, 60, (100, 5))
+    x, y = _images(logits, channels), torch.randint(0, 5, (100,))
     quiet_trainer(callbacks=[MistakeGrid(count=count)]).test(Told(num_outputs=5), _loader(x, y), verbose=False)
-    shares = (scores / 10).softmax(1)
+    shares = (logits / 10).softmax(1)
     confidence, guess = shares.max(1)
     wrong = (guess != y).nonzero()[:, 0]
     worst = wrong[confidence[wrong].argsort(descending=True)][:count]
@@ -103,7 +103,7 @@ def test_the_most_confident_mistakes_of_all_batches_are_shown_in_order(
 
 
 def test_of_two_classes_too(drawn: list[tuple[Tensor, list[tuple[str, str]]]]) -> None:
-    x = _pictures(torch.tensor([[20], [200], [5], [0]]))
+    x = _images(torch.tensor([[20], [200], [5], [0]]))
     y = torch.tensor([0, 0, 1, 1])
     quiet_trainer(callbacks=[MistakeGrid()]).test(Told(task="binary", num_outputs=1), _loader(x, y), verbose=False)
     ((shown, captions),) = drawn
@@ -115,21 +115,21 @@ def test_of_two_classes_too(drawn: list[tuple[Tensor, list[tuple[str, str]]]]) -
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
 def test_a_column_of_labels_is_as_good_as_a_row(drawn: list[Any], task: Any) -> None:  # noqa: ANN401  # a TaskName
     outputs = 1 if task == "binary" else 3
-    x, y = _pictures(torch.full((9, outputs), 30)), torch.arange(9)[:, None] % 2
+    x, y = _images(torch.full((9, outputs), 30)), torch.arange(9)[:, None] % 2
     quiet_trainer(callbacks=[MistakeGrid()]).test(Told(task=task, num_outputs=outputs), _loader(x, y), verbose=False)
     assert len(drawn[0][1]) == (5 if task == "binary" else 4)
 
 
 def test_where_all_is_right_there_is_no_grid(tmp_path: Path, drawn: list[Any]) -> None:
-    scores = torch.eye(3, dtype=torch.long).repeat(4, 1) * 100
-    x, y = _pictures(scores), torch.arange(3).repeat(4)
+    logits = torch.eye(3, dtype=torch.long).repeat(4, 1) * 100
+    x, y = _images(logits), torch.arange(3).repeat(4)
     quiet_trainer(callbacks=[MistakeGrid(tmp_path)]).test(Told(num_outputs=3), _loader(x, y), verbose=False)
     assert not drawn
     assert not list(tmp_path.iterdir())
 
 
 def test_one_test_knows_nothing_of_another(drawn: list[Any]) -> None:
-    right, wrong = _pictures(torch.tensor([[100, 0, 0]])), _pictures(torch.tensor([[0, 0, 50]]))
+    right, wrong = _images(torch.tensor([[100, 0, 0]])), _images(torch.tensor([[0, 0, 50]]))
     zero, model = torch.tensor([0]), Told(num_outputs=3)
     trainer = quiet_trainer(callbacks=[MistakeGrid()])
     trainer.test(model, _loader(wrong, zero), verbose=False)
@@ -148,7 +148,7 @@ def test_classes_have_their_names(drawn: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["table", "tabm", "regression", "regression of counts", "four channels", "floats"])
-def test_where_there_are_no_wrong_pictures_there_is_no_grid(drawn: list[Any], kind: str) -> None:
+def test_where_there_are_no_wrong_images_there_is_no_grid(drawn: list[Any], kind: str) -> None:
     trainer = quiet_trainer(callbacks=[MistakeGrid()])
     if kind == "table":
         trainer.test(LitMLP(4, [4], num_outputs=3), ToyDataModule("iris"), verbose=False)
@@ -156,23 +156,23 @@ def test_where_there_are_no_wrong_pictures_there_is_no_grid(drawn: list[Any], ki
         model = LitTabM(13, num_outputs=3, k=4, width=8)
         trainer.test(model, ToyDataModule("wine"), verbose=False)
     elif kind == "four channels":
-        trainer.test(LitConvNet((4, 12, 16), [4]), _loader(_pictures(torch.zeros(9, 1), 4), torch.ones(9).long()))
+        trainer.test(LitConvNet((4, 12, 16), [4]), _loader(_images(torch.zeros(9, 1), 4), torch.ones(9).long()))
     elif kind.startswith("regression"):
         y = torch.arange(9) if kind.endswith("counts") else torch.rand(9)
         model_ = LitConvNet((3, 12, 16), [4], task="regression", num_outputs=1)
-        trainer.test(model_, _loader(_pictures(torch.zeros(9, 1)), y), verbose=False)
+        trainer.test(model_, _loader(_images(torch.zeros(9, 1)), y), verbose=False)
         trainer.test(LitLinearRegression(10), ToyDataModule("diabetes"), verbose=False)
     else:
         binary = Told(task="binary", num_outputs=1)
-        trainer.test(binary, _loader(_pictures(torch.zeros(9, 1)), torch.ones(9)), verbose=False)
+        trainer.test(binary, _loader(_images(torch.zeros(9, 1)), torch.ones(9)), verbose=False)
     assert not drawn
 
 
 class Scalar(LightningModule):
-    """A model of somebody else, whose test step gives its loss.
+    """A model of somebody else, whose test step returns its loss.
 
     Args:
-        gives: What it gives: a loss, nothing, or something else.
+        gives: What it returns: a loss, None, or something else.
     """
 
     def __init__(self, gives: object) -> None:
@@ -180,7 +180,7 @@ class Scalar(LightningModule):
         self.gives = gives
 
     def test_step(self, batch: object, batch_idx: int) -> Any:  # noqa: ANN401  # a step may give anything
-        """Give it."""
+        """Return it."""
         return self.gives
 
 
@@ -188,13 +188,13 @@ class Scalar(LightningModule):
     "gives", [torch.tensor(0.5), {"loss": torch.tensor(0.5)}, None, torch.zeros(3), torch.zeros(7, 3, 12, 16)], ids=repr
 )
 def test_a_model_of_another_kind_is_left_alone(drawn: list[Any], gives: object) -> None:
-    x, y = _pictures(torch.zeros(7, 1)), torch.ones(7).long()
+    x, y = _images(torch.zeros(7, 1)), torch.ones(7).long()
     quiet_trainer(callbacks=[MistakeGrid()]).test(Scalar(gives), _loader(x, y), verbose=False)
     assert not drawn
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
-def test_what_is_no_number_is_no_mistake(drawn: list[Any], task: Any) -> None:  # noqa: ANN401  # a TaskName
+def test_nan_is_no_mistake(drawn: list[Any], task: Any) -> None:  # noqa: ANN401  # a TaskName
     outputs = 1 if task == "binary" else 3
     x = torch.full((8, 3, 12, 16), float("nan"))
     y = torch.ones(8).long()
@@ -209,10 +209,10 @@ def test_what_is_no_number_is_no_mistake(drawn: list[Any], task: Any) -> None:  
     assert [len(captions) for _, captions in drawn] == [1]
 
 
-# The picture
+# The grid
 
 
-WIDTH, HEIGHT = CELL + GAP, CELL + CAPTION + GAP  # of a picture with all that is around it
+WIDTH, HEIGHT = CELL + GAP, CELL + CAPTION + GAP  # of an image with caption and gap
 
 
 def _cell(grid: NDArray[np.uint8], place: int) -> NDArray[np.uint8]:
@@ -220,7 +220,7 @@ def _cell(grid: NDArray[np.uint8], place: int) -> NDArray[np.uint8]:
     return grid[top : top + CELL, left : left + CELL]
 
 
-def test_pictures_stand_in_rows_with_captions_below() -> None:
+def test_images_are_drawn_in_rows_with_captions_below() -> None:
     x = torch.zeros(6, 3, 8, 8, dtype=torch.uint8)
     for number in range(6):
         x[number, number % 3] = 40 * number + 40
@@ -235,12 +235,12 @@ def test_pictures_stand_in_rows_with_captions_below() -> None:
     assert (grid[:, CELL:WIDTH] == 255).all()
 
 
-def test_few_pictures_need_no_whole_row() -> None:
+def test_few_images_need_no_whole_row() -> None:
     assert draw(torch.zeros(1, 1, 5, 5), [("a", "b")]).shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.parametrize("size", [(8, 4), (4, 8), (1, 400), (300, 200)])
-def test_pictures_keep_their_aspect(size: tuple[int, int]) -> None:
+def test_images_keep_their_aspect(size: tuple[int, int]) -> None:
     grid = draw(torch.zeros(1, 3, *size, dtype=torch.uint8), [("", "")])
     black = (grid == 0).all(2)
     assert black.any(1).sum() == pytest.approx(max(1, CELL * size[0] / max(size)), abs=1)

@@ -49,7 +49,7 @@ def test_a_test_of_a_checkpoint_takes_their_place(run: Run) -> None:
         assert (folder / shown).is_file()
 
 
-def test_points_are_taken_evenly_and_need_no_pictures(tmp_path: Path) -> None:
+def test_points_are_taken_evenly_and_need_no_images(tmp_path: Path) -> None:
     model = LitSiamese("LitMLP", in_features=4, num_outputs=3)
     logger = TensorBoardLogger(tmp_path)
     data = ToyDataModule("iris", batch_size=2, test_fraction=0.5)  # batches of 8, 75 samples
@@ -73,7 +73,7 @@ def test_other_models_have_no_points_and_embeddings_are_no_mistakes(tmp_path: Pa
         assert not (folder / hidden).exists()
 
 
-def test_many_large_pictures_become_small() -> None:
+def test_many_large_images_become_small() -> None:
     x = torch.full((500, 1, 100, 50), 255, dtype=torch.uint8)
     small = _thumbnails([x] * 20)  # a hundred on each side
     assert small.shape == (10_000, 1, LARGEST_SPRITE // 100, LARGEST_SPRITE // 200)

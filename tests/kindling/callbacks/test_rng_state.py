@@ -1,4 +1,4 @@
-"""Random numbers that go on after an interruption."""
+"""Random states in checkpoints."""
 
 import io
 import random

@@ -1,4 +1,4 @@
-"""What a language model writes while it learns."""
+"""Texts that a language model generates while it is trained."""
 
 import re
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class Next(LitModule):
         self.times = 0
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Give the network its tokens as they are."""
+        """Return the tokens as they are."""
         return x
 
     def generate(self, ids: Tensor, max_new_tokens: int, generator: torch.Generator) -> Tensor:
@@ -136,7 +136,7 @@ def test_a_sample_has_a_length() -> None:
     "text",
     ["plain", "\n# no head\n\n* none\n", "a <b>x</b> &amp; _y_ </pre> `z`", "    code\n```\n\n\n1. b  \n", "<script>"],
 )
-def test_tensorboard_shows_a_text_as_it_is_written(text: str) -> None:
+def test_tensorboard_shows_a_text_character_by_character(text: str) -> None:
     render: Callable[[str], Any] = plugin_util.markdown_to_safe_html
     found = re.fullmatch(r"<pre>\n(.*)</pre>", render(preformatted(text)), re.DOTALL)
     assert found is not None

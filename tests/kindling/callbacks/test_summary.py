@@ -1,4 +1,4 @@
-"""What became of a run."""
+"""Summaries of runs."""
 
 import json
 import time
@@ -119,7 +119,7 @@ def test_a_run_that_broke_off_says_so(
     assert "val_loss" in summary["final"]
 
 
-def test_what_is_no_number_is_left_out(tmp_path: Path) -> None:
+def test_nan_is_left_out(tmp_path: Path) -> None:
     trainer = quiet_trainer(callbacks=[RunSummary()], default_root_dir=tmp_path)
     trainer.fit(LitMLP(64, [8], optimizer="SGD", lr=1e30), DigitsDataModule())
     text = (tmp_path / "summary.json").read_text()
@@ -145,7 +145,7 @@ class Slow(LitMLP):
     """A model that has something to do before its first step."""
 
     def on_fit_start(self) -> None:
-        """Take its time."""
+        """Sleep."""
         time.sleep(0.5)
 
 
@@ -153,7 +153,7 @@ class Broken(LitMLP):
     """A model that cannot be trained."""
 
     def on_fit_start(self) -> None:
-        """Give up."""
+        """Fail."""
         raise ValueError("no")
 
 
