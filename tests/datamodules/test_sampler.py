@@ -87,7 +87,7 @@ def test_so_does_one_over_a_split_of_a_data_module() -> None:
 
 
 def test_texts_of_unequal_lengths_are_padded_by_a_plain_loader() -> None:
-    tokens, _ = RaggedTokens.truncate(np.array([5, 6, 7, 8, 9, 3]), np.array([0, 3, 4, 6]), 9)
+    tokens = RaggedTokens(torch.tensor([5, 6, 7, 8, 9, 3]), torch.tensor([0, 3, 4, 6]))
     batch = next(iter(DataLoader(Inputs(tokens), batch_size=3)))
     assert batch.tolist() == [[5, 6, 7], [8, 0, 0], [9, 3, 0]]
 

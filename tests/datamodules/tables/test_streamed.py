@@ -279,11 +279,13 @@ def test_parquet_files_of_a_folder_may_have_their_columns_in_another_order(workd
     _same_as_resident(workdir / "folder")
 
 
-def test_a_second_run_need_not_convert_again(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_need_not_convert_again(workdir: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_csv(workdir / "table.csv", table())
+    caplog.set_level(logging.INFO)
     for times in (1, 0):
+        caplog.clear()
         assert stream_of(path).columns
-        assert capsys.readouterr().out.count("are converted to Parquet once") == times
+        assert caplog.text.count("are converted to Parquet once") == times
 
 
 @pytest.mark.parametrize(
