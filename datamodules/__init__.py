@@ -1,10 +1,11 @@
-"""What a model learns from: LightningDataModules that give raw, encoded batches."""
+"""Data modules: LightningDataModules of encoded batches, which models normalize."""
 
 from datamodules.base import DataModule
 from datamodules.errors import DataError
+from datamodules.images.base import ImageDataModule
 from datamodules.images.folder import ImageFolderDataModule
 from datamodules.images.hub import HuggingFaceDataModule
-from datamodules.images.mnist import DigitsDataModule, FashionMNISTDataModule, ImageDataModule, MNISTDataModule
+from datamodules.images.mnist import DigitsDataModule, FashionMNISTDataModule, MNISTDataModule
 from datamodules.sampler import BatchSampler, Samples
 from datamodules.tables.csv import CSVDataModule
 from datamodules.text.corpus import TextCorpusDataModule

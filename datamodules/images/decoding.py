@@ -1,4 +1,4 @@
-"""One picture: from the bytes of a file, whatever they are, to upright RGB of one size."""
+"""Decode one image: from the bytes of a file, whatever its format, to upright RGB of one size."""
 
 import io
 from pathlib import Path
@@ -10,16 +10,16 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
-# What is opened, by content. PostScript is not: Pillow has Ghostscript run it.
+# Detected from the content. PostScript is not opened: Pillow has Ghostscript run it.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-LARGEST_FILE = 2**30  # bytes; nothing larger is a picture
+LARGEST_FILE = 2**30  # bytes; nothing larger is an image
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
-# What turns a picture upright, by the orientation in its EXIF.
+# What makes an image upright, by the orientation in its EXIF.
 _TURNS: dict[Any, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,18 +32,18 @@ _TURNS: dict[Any, Image.Transpose] = {
 
 
 class ImageError(Exception):
-    """Something that is no picture, or a damaged one: the message says why."""
+    """Something that is not an image, or a damaged one: the message says why."""
 
 
 def read_file(path: Path) -> bytes:
     """Read a file.
 
     Raises:
-        ImageError: If it cannot be read, or can be no picture.
+        ImageError: If it cannot be read, or cannot be an image.
     """
     try:
         if not path.is_file():  # a pipe, which would never end, or a link to nothing
-            raise ImageError("no regular file")
+            raise ImageError("not a regular file")
         if path.stat().st_size > LARGEST_FILE:
             raise ImageError("larger than 1 GiB")
         return path.read_bytes()
@@ -52,10 +52,10 @@ def read_file(path: Path) -> bytes:
 
 
 def to_rgb(content: bytes) -> Image.Image:
-    """Decode a picture: upright, in 8-bit RGB, whatever its own mode, depth and orientation. Of several, the first.
+    """Decode an image: upright, in 8-bit RGB, whatever its own mode, depth and orientation; of several, the first.
 
     Args:
-        content: What is in the file.
+        content: The bytes of the file.
 
     Raises:
         ImageError: If it cannot be decoded, or would be larger than Pillow's limit for decompression bombs.
@@ -68,7 +68,7 @@ def to_rgb(content: bytes) -> Image.Image:
         # Before its formats Pillow knows AVIF, which begins alike.
         is_heic = content[4:8] == b"ftyp"
         raise ImageError(
-            "HEIC or the like is not read, convert it to JPEG" if is_heic else "no picture of a known format"
+            "HEIC or the like is not read, convert it to JPEG" if is_heic else "not an image of a known format"
         ) from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"a decompression bomb ({error})") from error
@@ -78,10 +78,10 @@ def to_rgb(content: bytes) -> Image.Image:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Turn a picture upright by its EXIF orientation and convert it to RGB.
+    """Convert an image to RGB, upright by its EXIF orientation.
 
-    16-bit gray is scaled to 8 bits, floating-point gray is taken to be in [0, 1], and what is transparent is laid on
-    white.
+    16-bit gray is scaled to 8 bits, floating-point gray is taken to be in [0, 1], and transparent pixels are blended
+    with white.
 
     Raises:
         ImageError: If it is damaged.
@@ -97,22 +97,22 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _damage(error: Exception) -> ImageError:
-    """Say what is damaged: decoders raise whatever they stumble over, SyntaxError, struct.error, EOFError, ..."""
+    """Return the error for a damaged image; decoders raise SyntaxError, struct.error, EOFError and others."""
     if isinstance(error, MemoryError):
         raise error
     return ImageError(f"damaged ({' '.join(str(error).split()) or type(error).__name__})")
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    # Not ImageOps.exif_transpose, which writes all the metadata anew, and fails over a single odd one.
+    # Not ImageOps.exif_transpose, which writes all metadata again, and fails at a single malformed entry.
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # odd metadata are no damage
+    except Exception:  # malformed metadata are not damage
         return None
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
+    if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255
         levels = np.asarray(image).clip(0, 65535) / 257
         return Image.fromarray(levels.round().astype(np.uint8)).convert("RGB")
     if image.mode == "F":
@@ -124,15 +124,15 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def to_square(image: Image.Image, size: int, interpolation: Interpolation = "bilinear") -> NDArray[np.uint8]:
-    """Resize the shorter side to `size` and cut out the middle: torchvision's `Resize` and `CenterCrop` in one step.
+def resize_and_crop(image: Image.Image, size: int, interpolation: Interpolation = "bilinear") -> NDArray[np.uint8]:
+    """Resize the shorter side to `size` and crop the center: torchvision's `Resize` and `CenterCrop` in one step.
 
-    Only what is kept is computed, so that a picture of one row and a million columns is no danger.
+    Only the pixels of the crop are computed, so an image of one row and a million columns takes no memory.
 
     Args:
-        image: An RGB picture.
-        size: Height and width of what comes out, in pixels.
-        interpolation: How pixels are weighed; all but `nearest` smooth what is made smaller.
+        image: An RGB image.
+        size: Height and width of the result, in pixels.
+        interpolation: How pixels are weighted; all but `nearest` are antialiased.
 
     Returns:
         Shape `(3, size, size)`.
@@ -149,14 +149,14 @@ def to_square(image: Image.Image, size: int, interpolation: Interpolation = "bil
     return np.ascontiguousarray(np.asarray(cut).transpose(2, 0, 1))
 
 
-def open_picture(raw: Any) -> Image.Image:  # noqa: ANN401  # whatever holds a picture
-    """Make upright RGB of whatever holds a picture.
+def open_image(raw: Any) -> Image.Image:  # noqa: ANN401  # whatever holds an image
+    """Return upright RGB of whatever holds an image.
 
     Args:
         raw: A path, the bytes of a file, a PIL image, or a uint8 array `(H, W)`, `(H, W, C)` or `(C, H, W)`.
 
     Raises:
-        ImageError: If it is no picture.
+        ImageError: If it is not an image.
     """
     if isinstance(raw, (str, Path)):
         return to_rgb(read_file(Path(raw)))
@@ -170,8 +170,8 @@ def open_picture(raw: Any) -> Image.Image:  # noqa: ANN401  # whatever holds a p
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
         array = array.transpose(1, 2, 0)
     if array.ndim not in (2, 3) or not array.size:
-        raise ImageError(f"no picture can be made of an array of shape {array.shape}")
+        raise ImageError(f"an array of shape {array.shape} is not an image")
     try:
         return upright_rgb(Image.fromarray(array.squeeze(2) if array.shape[2:] == (1,) else array))
     except (TypeError, ValueError) as error:
-        raise ImageError(f"no picture can be made of an array of shape {array.shape}") from error
+        raise ImageError(f"an array of shape {array.shape} is not an image") from error

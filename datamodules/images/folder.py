@@ -1,4 +1,4 @@
-"""Pictures of one's own in a folder for each class."""
+"""The user's images in a folder for each class."""
 
 import os
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from datamodules.errors import DataError
 from datamodules.images.decoding import read_file
 from datamodules.images.user_images import STAGES, Found, UserImageDataModule
 
-# By their names, as a folder of pictures holds other things too: thumbnail databases, lists, licenses.
+# A folder of images holds other things too: thumbnail databases, lists, licenses.
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
     *(".avif", ".jp2", ".tga", ".heic", ".heif"),
@@ -17,50 +17,50 @@ EXTENSIONS = (
 
 
 class ImageFolderDataModule(UserImageDataModule):
-    """Pictures in folders: `path/CLASS/*`, or divided by hand: `path/train/CLASS/*`, `path/val/...`, `path/test/...`.
+    """Images in folders: `path/CLASS/*`, or split by hand: `path/train/CLASS/*`, `path/val/...`, `path/test/...`.
 
-    A picture counts by its ending and is decoded by its content. Where there is `val` and no `test`, nothing is held
-    out for a test.
+    An image is found by its file name extension and decoded by its content. Where there is `val` and no `test`, nothing
+    is held out for a test.
 
-    `predict` takes any folder with pictures somewhere in it, or one picture.
+    `predict` takes any folder with images somewhere in it, or one image.
 
     Args:
-        kwargs: Options of `UserImageDataModule`, `UserDataModule` and `DataModule`.
+        kwargs: Options of `UserImageDataModule`, `ImageDataModule`, `UserDataModule` and `DataModule`.
     """
 
     def find(self) -> Found:
-        """Find all pictures below the path, sorted by their names, and what their folders say of them."""
+        """Return all images below the path, sorted by name, with the splits and classes of their folders."""
         if not self.path:
-            raise DataError("--data.path: give the folder of the pictures.")
+            raise DataError("give the folder of the images", option="path")
         root = Path(os.path.expanduser(self.path))
         try:
             if root.is_file():
-                return Found(PictureFiles(root.parent, [Path(root.name)]), [None], [None])
+                return Found(ImageFiles(root.parent, [Path(root.name)]), [None], [None])
             if not root.is_dir():
-                raise DataError(f"--data.path {self.path}: there is no such folder.")
-            files, others = find_pictures(root)
+                raise DataError("there is no such folder", option="path", value=self.path)
+            files, others = find_images(root)
         except OSError as error:
-            raise DataError(f"--data.path: {error.filename} cannot be read ({error.strerror}).") from error
+            raise DataError(f"{error.filename} cannot be read ({error.strerror})", option="path") from error
         if not files:
-            raise DataError(f"--data.path {self.path}: there is no picture in it ({others:,} other files).")
+            raise DataError(f"there is no image in it ({others:,} other files)", option="path", value=self.path)
         folders = {file.parts[0] for file in files if len(file.parts) > 1}
-        parts = {folder: STAGES[folder.lower()] for folder in folders if folder.lower() in STAGES}
+        splits = {folder: STAGES[folder.lower()] for folder in folders if folder.lower() in STAGES}
         # A class may be called "train" or "test" as well, but then it has no class folders in it.
-        trains = any(parts.get(file.parts[0]) == "train" and len(file.parts) > 2 for file in files)
-        divided = bool(parts) and (trains or len(parts) == len(folders))
-        stages: list[Stage | None] = [parts.get(file.parts[0]) if divided else None for file in files]
+        trains = any(splits.get(file.parts[0]) == "train" and len(file.parts) > 2 for file in files)
+        divided = bool(splits) and (trains or len(splits) == len(folders))
+        stages: list[Stage | None] = [splits.get(file.parts[0]) if divided else None for file in files]
         # Below the class there may be further folders.
         labels = [readable(file.parts[divided]) if len(file.parts) > 1 + divided else None for file in files]
-        if divided:  # what is beside the parts belongs to none
+        if divided:  # other folders beside the splits have no class
             labels = [label if stage else None for stage, label in zip(stages, labels, strict=True)]
-        return Found(PictureFiles(root, files), stages, labels)
+        return Found(ImageFiles(root, files), stages, labels)
 
 
-class PictureFiles:
-    """Pictures in files.
+class ImageFiles:
+    """Images in files.
 
     Args:
-        root: The folder in which they are.
+        root: The folder that holds them.
         files: Their paths below it.
     """
 
@@ -70,23 +70,23 @@ class PictureFiles:
         self.names = [readable(file) for file in files]
 
     def read(self, number: int) -> bytes:
-        """Give what is in a file."""
+        """Return the bytes of a file."""
         return read_file(self.root / self.files[number])
 
 
 def readable(name: str | Path) -> str:
-    """Write a file's name so that it can be printed, which its bytes need not allow."""
+    """Return a file name that can be printed, as bytes that are not UTF-8 cannot."""
     return os.fsencode(name).decode(errors="replace")
 
 
-def find_pictures(root: Path) -> tuple[list[Path], int]:
-    """Find all files below a folder that are pictures by their names; hidden ones are none.
+def find_images(root: Path) -> tuple[list[Path], int]:
+    """Return all files below a folder that have an image's file name extension, but hidden ones.
 
     Args:
         root: The folder.
 
     Returns:
-        Their sorted paths below `root`, and how many other files there are.
+        Their sorted paths below `root`, and the number of other files.
 
     Raises:
         OSError: If a folder cannot be read.
@@ -94,7 +94,7 @@ def find_pictures(root: Path) -> tuple[list[Path], int]:
     found, others = [], 0
     for folder, folders, files in os.walk(root, onerror=_raise, followlinks=True):
         place = os.path.realpath(folder)
-        # A link to a folder above it would go round and round.
+        # A link to a folder above it would be followed forever.
         folders[:] = [name for name in folders if not (name.startswith(".") or _is_above(folder, name, place))]
         for name in files:
             if name.startswith("."):

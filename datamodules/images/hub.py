@@ -1,4 +1,4 @@
-"""Pictures as Hugging Face's `datasets` reads them: from the hub, or from what lies on this machine."""
+"""Images that Hugging Face's `datasets` reads: from the hub, or from files on this machine."""
 
 import glob
 import logging
@@ -10,30 +10,73 @@ from typing import Any
 from datamodules.base import Stage
 from datamodules.errors import DataError, check_names, listed
 from datamodules.images.decoding import ImageError, read_file
-from datamodules.images.user_images import STAGES, Found, UserImageDataModule
-from datamodules.user_data import say
+from datamodules.images.user_images import STAGES, Found, ImageSource, UserImageDataModule
 
-SAVED = ("dataset_info.json", "dataset_dict.json")  # what `save_to_disk` leaves
-LABELS = ("label", "labels", "class", "target")  # what a column of classes is called, in this order
+logger = logging.getLogger(__name__)
+
+SAVED = ("dataset_info.json", "dataset_dict.json")  # files that `save_to_disk` writes
+LABELS = ("label", "labels", "class", "target")  # names of a column of classes, in order of preference
+
+
+class HubSource(ImageSource):
+    """The images of a data set, and its tables.
+
+    Args:
+        data: The data module.
+    """
+
+    data: "HuggingFaceDataModule"
+
+    @cached_property
+    def tables(self) -> dict[str, Any]:
+        """The splits of the data set, `datasets.Dataset` by name."""
+        path, config, revision = self.data.path, self.data.config_name, self.data.revision
+        if not path:
+            raise DataError("give the name of a data set on the hub, or a file or folder", option="path")
+        try:
+            import datasets  # the extra, and slow to import
+        except ImportError as error:
+            name = type(self.data).__name__
+            raise DataError(f"{name}: the package datasets is not installed", 'pip install -e ".[hub]"') from error
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # every attempt to reach the hub is a warning
+        if not sys.stderr.isatty():
+            datasets.disable_progress_bars()
+        local = Path(path).expanduser()
+        try:
+            if any((local / name).is_file() for name in SAVED):
+                found = datasets.load_from_disk(str(local))
+            elif local.is_file():
+                found = datasets.load_dataset("parquet", data_files=glob.escape(str(local)))
+            elif local.is_dir():
+                found = datasets.load_dataset(str(local))
+            else:
+                found = datasets.load_dataset(path, config, revision=revision)
+        except Exception as error:  # whatever it meets: no network, no such name, a damaged file
+            reason = " ".join(str(error).split())
+            remedy = "give a name on the hub, which has to be reached once, or a Parquet file, a folder or a saved "
+            remedy += "data set on this machine"
+            raise DataError(f"datasets cannot load it ({reason})", remedy, "path", path) from error
+        return {"": found} if isinstance(found, datasets.Dataset) else dict(found)
 
 
 class HuggingFaceDataModule(UserImageDataModule):
-    """Pictures of a data set on the Hugging Face hub, or of one in its formats on this machine.
+    """Images of a data set on the Hugging Face hub, or of one in its formats on this machine.
 
-    What is on the hub is downloaded once, to where `datasets` keeps it (`~/.cache/huggingface`), and found there
+    A data set on the hub is downloaded once, to the cache of `datasets` (`~/.cache/huggingface`), and found there
     offline. It needs the extra `hub`.
 
     Args:
-        path: Name of a data set on the hub; or a Parquet file, a folder of Parquet files or of pictures, or what
-            `save_to_disk` wrote. What exists on this machine comes first.
+        path: Name of a data set on the hub; or a Parquet file, a folder of Parquet files or of images, or what
+            `save_to_disk` wrote. Files on this machine come first.
         name: Which of the hub data set's configurations to take, if there are several.
         revision: Branch, tag or commit of the hub data set; a commit never changes.
-        image_column: The column of pictures; found by its type unless given.
-        label_column: The column of classes; found by its type or name unless given.
-        kwargs: Options of `UserImageDataModule`, `UserDataModule` and `DataModule`.
+        image_column: The column of images; detected by its type unless given.
+        label_column: The column of classes; detected by its type or name unless given.
+        kwargs: Options of `UserImageDataModule`, `ImageDataModule`, `UserDataModule` and `DataModule`.
     """
 
-    how_classes_are_given = "name the column of the classes by --data.label_column."
+    source: HubSource
+    class_hint = "name the column of the classes by `label_column`"
 
     def __init__(
         self,
@@ -50,65 +93,36 @@ class HuggingFaceDataModule(UserImageDataModule):
         self.image_column = image_column
         self.label_column = label_column
 
-    @cached_property
-    def _tables(self) -> dict[str, Any]:
-        """The parts of the data set, by name."""
-        if not self.path:
-            raise DataError("--data.path: give the name of a data set on the hub, or a file or folder.")
-        try:
-            import datasets  # the extra, and slow to import
-        except ImportError as error:
-            raise DataError(
-                'HuggingFaceDataModule: the package datasets is not installed; pip install -e ".[hub]".'
-            ) from error
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # every attempt to reach the hub is a warning
-        if not sys.stderr.isatty():
-            datasets.disable_progress_bars()
-        local = Path(self.path).expanduser()
-        try:
-            if any((local / name).is_file() for name in SAVED):
-                found = datasets.load_from_disk(str(local))
-            elif local.is_file():
-                found = datasets.load_dataset("parquet", data_files=glob.escape(str(local)))
-            elif local.is_dir():
-                found = datasets.load_dataset(str(local))
-            else:
-                found = datasets.load_dataset(self.path, self.config_name, revision=self.revision)
-        except Exception as error:  # whatever it meets: no network, no such name, a damaged file
-            reason = " ".join(str(error).split())
-            raise DataError(
-                f"--data.path {self.path}: datasets cannot load it ({reason}); give a name on the hub, which has to "
-                "be reached once, or a Parquet file, a folder or a saved data set on this machine."
-            ) from error
-        return {"": found} if isinstance(found, datasets.Dataset) else dict(found)
+    def open_source(self) -> HubSource:
+        """Return the images of the data set; nothing is read yet."""
+        return HubSource(self)
 
     def find(self) -> Found:
-        """Load the data set, and find its pictures and their classes."""
-        features = next(iter(self._tables.values())).features
+        """Return the images of the data set, with their splits and classes."""
+        tables = self.source.tables
+        features = next(iter(tables.values())).features
         image = self._choose_image(features)
         label = self._choose_label(features, image)
         stages: list[Stage | None] = []
         labels: list[str | None] = []
-        for part, table in self._tables.items():
+        for part, table in tables.items():
             check_names([image], table.column_names, f"{self.path}{part and f', {part}'}")
-            stages += [STAGES.get(part) if len(self._tables) > 1 else None] * len(table)
-            known = label in table.column_names and (len(self._tables) == 1 or part in STAGES)
+            stages += [STAGES.get(part) if len(tables) > 1 else None] * len(table)
+            known = label in table.column_names and (len(tables) == 1 or part in STAGES)
             labels += _names(table, str(label)) if known else [None] * len(table)
-        others = [part for part in self._tables if part not in STAGES]
-        if others and len(self._tables) > 1:
-            say(f"{self.path}: what is neither train, validation nor test is left out: {listed(others, 8)}")
-        return Found(Rows(self._tables, image), stages, labels)
+        others = [part for part in tables if part not in STAGES]
+        if others and len(tables) > 1:
+            logger.warning(f"{self.path}: dropped, as neither train, validation nor test: {listed(others, 8)}")
+        return Found(ImageRows(tables, image), stages, labels)
 
     def _choose_image(self, features: dict[str, Any]) -> str:
         if self.image_column is not None:
             check_names([self.image_column], list(features), option="image_column", value=self.image_column)
             return self.image_column
-        found = [name for name, feature in features.items() if _holds_pictures(feature)]
+        found = [name for name, feature in features.items() if _holds_images(feature)]
         if len(found) != 1:
-            raise DataError(
-                f"--data.path {self.path}: {len(found) or 'none'} of its columns hold pictures; name one by "
-                f"--data.image_column: {listed(list(features), 20)}."
-            )
+            remedy = f"name one by `image_column`: {listed(list(features), 20)}"
+            raise DataError(f"{len(found) or 'none'} of its columns hold images", remedy, "path", self.path)
         return found[0]
 
     def _choose_label(self, features: dict[str, Any], image: str) -> str | None:
@@ -120,24 +134,24 @@ class HuggingFaceDataModule(UserImageDataModule):
 
     @cached_property
     def class_names(self) -> list[str]:  # type: ignore[override]  # found when it is asked for
-        """The names that the data set gives its classes, in its order; else the values that there are, sorted."""
-        features = next(iter(self._tables.values())).features
+        """The names that the data set gives its classes, in its order; else the values of the column, sorted."""
+        features = next(iter(self.source.tables.values())).features
         if self.label_column is not None:
             check_names([self.label_column], list(features), option="label_column", value=self.label_column)
         image = self._choose_image(features)
         label = self._choose_label(features, image)
         if label == image:
-            raise DataError(f"--data.label_column {label}: these are the pictures; name another column.")
+            raise DataError("these are the images", "name another column", "label_column", label)
         names = getattr(features.get(label), "names", None)
         return list(names) if names else super().class_names
 
 
-class Rows:
-    """The pictures of a data set's rows, each named by its part and number.
+class ImageRows:
+    """The images in a data set's rows, each named by its split and number.
 
     Args:
-        tables: The parts, `datasets.Dataset` by name.
-        column: The column of pictures.
+        tables: The splits, `datasets.Dataset` by name.
+        column: The column of images.
     """
 
     def __init__(self, tables: dict[str, Any], column: str) -> None:
@@ -148,25 +162,25 @@ class Rows:
             self._parts = [table.select_columns([column]).cast_column(column, undecoded) for table in tables.values()]
         except Exception as error:  # of pyarrow, or of datasets
             reason = " ".join(str(error).split())
-            raise DataError(f"--data.image_column {column}: it holds no pictures ({reason}).") from error
+            raise DataError(f"it holds no images ({reason})", option="image_column", value=column) from error
         self._column = column
         self._places = [(part, row) for part, table in enumerate(self._parts) for row in range(len(table))]
         names = list(tables)
         self.names = [f"{names[part]}[{row}]" for part, row in self._places]
 
     def read(self, number: int) -> bytes:
-        """Give the bytes in a row, or in the file that it names."""
+        """Return the bytes in a row, or in the file that it names."""
         part, row = self._places[number]
-        picture = self._parts[part][row][self._column]
-        if picture is None or picture["bytes"] is picture["path"] is None:
-            raise ImageError("there is no picture")
-        if picture["bytes"] is not None:
-            content: bytes = picture["bytes"]
+        image = self._parts[part][row][self._column]
+        if image is None or image["bytes"] is image["path"] is None:
+            raise ImageError("there is no image")
+        if image["bytes"] is not None:
+            content: bytes = image["bytes"]
             return content
-        return read_file(Path(picture["path"]))
+        return read_file(Path(image["path"]))
 
 
-def _holds_pictures(feature: Any) -> bool:  # noqa: ANN401  # of datasets
+def _holds_images(feature: Any) -> bool:  # noqa: ANN401  # of datasets
     if type(feature).__name__ == "Image":
         return True
     if isinstance(feature, dict):  # as pandas and pyarrow write what datasets had read
@@ -175,7 +189,7 @@ def _holds_pictures(feature: Any) -> bool:  # noqa: ANN401  # of datasets
 
 
 def _names(table: Any, column: str) -> list[str | None]:  # noqa: ANN401  # a datasets.Dataset
-    """Name the class of every row, None where it is not known."""
+    """Return the class of every row, None where it is not known."""
     values = list(table[column])
     names = getattr(table.features[column], "names", None)
     if names:  # hidden labels are -1

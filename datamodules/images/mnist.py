@@ -1,4 +1,4 @@
-"""Images that are known by name: the embedded digits, MNIST and FashionMNIST."""
+"""Known data sets of images: the embedded digits, MNIST and FashionMNIST."""
 
 import gzip
 import math
@@ -12,62 +12,10 @@ from torch import Tensor
 from torchvision.datasets import MNIST, FashionMNIST
 from torchvision.datasets.utils import check_integrity, download_url
 
-from datamodules.base import DataModule, Stage
+from datamodules.base import Stage
 from datamodules.errors import DataError
-from datamodules.images.augment import random_affine, random_erasing
+from datamodules.images.base import ImageDataModule
 from datamodules.sampler import Samples
-
-
-class ImageDataModule(DataModule):
-    """Base of data modules for images, resident as uint8 of shape `(N, C, H, W)`, with random changes in training.
-
-    Args:
-        shift: Largest random shift in each direction, in pixels.
-        rotation: Largest random rotation to either side, in degrees.
-        crop: Largest share of each side that a random crop takes away, 0 to 1.
-        flip: Whether half of the images are mirrored left to right.
-        erasing: Share of the images that lose a random rectangle, 0 to 1.
-        kwargs: Options of `DataModule`.
-    """
-
-    task = "multiclass"
-    num_outputs = 10
-
-    def __init__(
-        self,
-        shift: int = 0,
-        rotation: float = 0.0,
-        crop: float = 0.0,
-        flip: bool = False,
-        erasing: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        for name, share in {"crop": crop, "erasing": erasing}.items():
-            if not 0 <= share <= 1:
-                raise DataError(f"--data.{name} {share}: give a share from 0 to 1.")
-        if shift < 0:
-            raise DataError(f"--data.shift {shift}: give a number of pixels, 0 or more.")
-        self.shift = shift
-        self.rotation = rotation
-        self.crop = crop
-        self.flip = flip
-        self.erasing = erasing
-
-    def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # an array, a list or an image
-        """Turn one image (rows of numbers from 0 to 255) into uint8 of shape `input_shape`."""
-        return super().encode(raw).round().clamp(0, 255).to(torch.uint8)
-
-    @property
-    def augments(self) -> bool:
-        """Whether any random change was asked for."""
-        return bool(self.shift or self.rotation or self.crop or self.flip or self.erasing)
-
-    def augment(self, x: Tensor) -> Tensor:
-        """Change every image of a batch, shape `(B, C, H, W)`, at random and in its own way."""
-        if self.shift or self.rotation or self.crop or self.flip:
-            x = random_affine(x, self.shift, self.rotation, self.crop, self.flip)
-        return random_erasing(x, self.erasing) if self.erasing else x
 
 
 class DigitsDataModule(ImageDataModule):
@@ -84,19 +32,19 @@ class DigitsDataModule(ImageDataModule):
         self.class_names = [str(digit) for digit in range(10)]
 
     def load(self) -> dict[Stage, Samples]:
-        """Read the images, whose 17 gray levels are spread over 0 to 255."""
+        """Load the images, their 17 gray levels spread over 0 to 255."""
         from sklearn.datasets import load_digits  # takes a second, which `--help` need not wait for
 
         x, y = load_digits(return_X_y=True)
         images = (torch.from_numpy(x) * (255 / 16)).round().to(torch.uint8)
-        return {"train": Samples(images.view(-1, *self.input_shape), torch.from_numpy(y))}
+        return {"train": Samples(images.view(-1, *self.image_shape), torch.from_numpy(y))}
 
 
 class MNISTDataModule(ImageDataModule):
     """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28x28, 10 classes (LeCun et al. 1998).
 
-    The files are looked for in `data_dir/MNIST/raw`, where torchvision keeps them, packed or unpacked, then, packed, in
-    `data_dir` itself; what is missing is downloaded to the first place. Packed files are checked against torchvision's
+    The files are expected in `data_dir/MNIST/raw`, where torchvision keeps them, compressed or not, or, compressed, in
+    `data_dir` itself; missing ones are downloaded to the former. Compressed files are checked against torchvision's
     checksums.
 
     Args:
@@ -114,28 +62,27 @@ class MNISTDataModule(ImageDataModule):
         self.class_names = [name.split(" - ")[0] for name in self.source.classes]
 
     def prepare_data(self) -> None:
-        """Download what is missing; Lightning calls this on one process only."""
+        """Download missing files; Lightning calls this on one process only."""
         for packed, md5 in self.source.resources:
             if self._find(packed) is None:
                 self._download(packed, md5)
 
     def load(self) -> dict[Stage, Samples]:
-        """Read the official training and test split."""
+        """Load the official training and test split."""
         self.prepare_data()  # for those who use the data module without a Trainer
         return {"train": self._read_part("train"), "test": self._read_part("t10k")}
 
     def _read_part(self, part: str) -> Samples:
         images, labels = (self._read(f"{part}-{name}") for name in ("images-idx3-ubyte", "labels-idx1-ubyte"))
-        if images.shape != (len(labels), *self.input_shape[1:]):
-            raise DataError(
-                f"{self._find(f'{part}-images-idx3-ubyte.gz')}: images of {tuple(images.shape)} do not go with "
-                f"{len(labels)} labels; delete the folder, and it is downloaded anew."
-            )
+        if images.shape != (len(labels), *self.image_shape[1:]):
+            path = self._find(f"{part}-images-idx3-ubyte.gz")
+            problem = f"{path}: images of {tuple(images.shape)} do not go with {len(labels)} labels"
+            raise DataError(problem, "delete the folder, and it is downloaded again")
         return Samples(images.unsqueeze(1), labels.long())
 
     def _find(self, packed: str) -> Path | None:
         kept = Path(self.data_dir) / self.source.__name__ / "raw"
-        # An unpacked file has no checksum: only its folder tells which data set it belongs to.
+        # An uncompressed file has no checksum: only its folder tells which data set it belongs to.
         places = [kept / packed, kept / packed.removesuffix(".gz"), Path(self.data_dir) / packed]
         return next((path for path in places if path.is_file()), None)
 
@@ -146,10 +93,8 @@ class MNISTDataModule(ImageDataModule):
                 return cast("None", download_url(mirror + packed, str(folder), packed, md5))
             except (URLError, HTTPException, RuntimeError, OSError) as error:
                 reason = error
-        raise DataError(
-            f"{folder / packed}: could not be downloaded ({reason}); give the folder that already holds it by "
-            f"--data.data_dir, or put the file there by hand."
-        )
+        remedy = "give the folder that already holds it by `data_dir`, or put the file there by hand"
+        raise DataError(f"{folder / packed}: could not be downloaded ({reason})", remedy)
 
     def _read(self, name: str) -> Tensor:
         """Read an idx file: two zero bytes, the type (8 is uint8), the number of dimensions, each size, the data."""
@@ -157,8 +102,8 @@ class MNISTDataModule(ImageDataModule):
         path = self._find(packed)
         assert path is not None, f"{packed} is there once prepare_data has passed"
         damaged = DataError(
-            f"{path}: the file is damaged, or not one of {self.source.__name__}'s; delete it, and it is downloaded "
-            "anew, or give another --data.data_dir."
+            f"{path}: the file is damaged, or not one of {self.source.__name__}'s",
+            "delete it, and it is downloaded again, or give another `data_dir`",
         )
         if path.suffix == ".gz":
             if not check_integrity(str(path), dict(self.source.resources)[packed]):

@@ -1,7 +1,7 @@
 """torchvision's transforms by name, run on batches of images with a draw of its own for every sample.
 
-A transform of `torchvision.transforms.v2` draws once a call, so a batch given to it would be changed all alike. Here
-the usual ones draw for all samples at once and change them at once; the others get one sample after the other.
+A transform of `torchvision.transforms.v2` draws once a call, so it would change a whole batch alike. Here the usual
+ones draw for all samples at once and change them at once; the others get one sample after the other.
 """
 
 import difflib
@@ -17,33 +17,34 @@ from torchvision.transforms import v2
 from datamodules.errors import DataError
 from datamodules.images.batched import (
     Transform,
-    color_jitter,
     put,
+    random_affine,
     random_crop,
     random_erasing,
     random_resized_crop,
     random_rotation,
     uniform,
 )
+from datamodules.images.colors import color_jitter
 
 Config = str | dict[str, Any]  # a class name, or {"class_path": name, "init_args": {...}}: checkpoints want primitives
 _CACHED = 2**19  # how many numbers a CPU works on at once
 
 _NAMES = [name for name, cls in vars(v2).items() if inspect.isclass(cls) and issubclass(cls, v2.Transform)][1:]
-_REFUSED = {
-    "Normalize": "the model normalizes, so that its checkpoint does; leave it out and give --data.normalize instead.",
-    "Lambda": "a function has no name here; write a class derived from v2.Transform and give its import path.",
-    "LinearTransformation": "its tensors cannot be written here; write a class of your own and give its import path.",
-    "ToPILImage": "a batch is one tensor; leave it out.",
-    "UniformTemporalSubsample": "it is for videos; leave it out.",
-    **dict.fromkeys(("MixUp", "CutMix"), "it changes the labels too, and only images come here; leave it out."),
-    **dict.fromkeys(("FiveCrop", "TenCrop"), "it makes several images of one; take CenterCrop or RandomCrop."),
+_REFUSED: dict[str, tuple[str, str]] = {  # problem and remedy
+    "Normalize": ("the model normalizes, so that its checkpoint does", "leave it out and give `normalize` instead"),
+    "Lambda": ("a function has no name here", "write a class derived from v2.Transform and give its import path"),
+    "LinearTransformation": ("its tensors cannot be written here", "write a class of your own, give its import path"),
+    "ToPILImage": ("a batch is one tensor", "leave it out"),
+    "UniformTemporalSubsample": ("it is for videos", "leave it out"),
+    **dict.fromkeys(("MixUp", "CutMix"), ("it changes the labels too, and only images come here", "leave it out")),
+    **dict.fromkeys(("FiveCrop", "TenCrop"), ("it makes several images of one", "take CenterCrop or RandomCrop")),
     **dict.fromkeys(
         ("RandomIoUCrop", "SanitizeBoundingBoxes", "ClampBoundingBoxes", "ConvertBoundingBoxFormat", "SetClampingMode"),
-        "it is for bounding boxes, and only images come here; leave it out.",
+        ("it is for bounding boxes, and only images come here", "leave it out"),
     ),
     **dict.fromkeys(
-        ("SanitizeKeyPoints", "ClampKeyPoints"), "it is for key points, and only images come here; leave it out."
+        ("SanitizeKeyPoints", "ClampKeyPoints"), ("it is for key points, and only images come here", "leave it out")
     ),
 }
 _OBJECTS: dict[str, dict[str, Any]] = {  # arguments that take no string, or only in small letters
@@ -53,15 +54,15 @@ _OBJECTS: dict[str, dict[str, Any]] = {  # arguments that take no string, or onl
 }
 
 
-def build(configs: Sequence[Config], flag: str) -> list[Transform]:
-    """Make transforms of their names and arguments.
+def build(configs: Sequence[Config], option: str) -> list[Transform]:
+    """Build transforms from their names and arguments.
 
     A name is one of `torchvision.transforms.v2`, or the import path of any class derived from its `Transform`. A dtype,
     an interpolation and a policy are given by name; transforms within a transform as those in the list.
 
     Args:
         configs: Class names, or dictionaries of `class_path` and `init_args`.
-        flag: By what they were given; messages begin with it.
+        option: The argument that named them, for messages.
 
     Returns:
         The transforms, in the same order.
@@ -70,60 +71,61 @@ def build(configs: Sequence[Config], flag: str) -> list[Transform]:
         DataError: If there is no such class or argument, if a value is bad, or if the class is not for images.
     """
     if isinstance(configs, str | dict):
-        raise DataError(f"{flag}: {configs!r} is no list; give [{configs!r}].")
-    return [_build(config, flag) for config in configs]
+        raise DataError(f"{configs!r} is not a list", f"give [{configs!r}]", option)
+    return [_build(config, option) for config in configs]
 
 
-def _build(config: Config, flag: str) -> Transform:
+def _build(config: Config, option: str) -> Transform:
     if isinstance(config, str):
         config = {"class_path": config}
     args = (config.get("init_args") or {}) if isinstance(config, dict) else None
     if not (isinstance(config, dict) and isinstance(args, dict) and config.keys() - {"init_args"} == {"class_path"}):
-        raise DataError(f"{flag}: {config!r} is no transform; give a class name, or class_path and init_args.")
-    cls = _find(config["class_path"], flag)
-    name = f"{flag}: {cls.__name__}"
+        raise DataError(f"{config!r} is not a transform", "give a class name, or class_path and init_args", option)
+    cls = _find(config["class_path"], option)
     known = inspect.signature(cls).parameters
     for argument in args:
-        if argument not in known and not any(option.kind is option.VAR_KEYWORD for option in known.values()):
-            there = f"there are {', '.join(known)}." if known else "it takes none; leave it out."
-            raise DataError(f"{name} has no argument {argument!r}; {_close(str(argument), known) or there}")
-    given = {argument: _value(argument, value, name, flag) for argument, value in args.items()}
+        if argument not in known and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+            there = f"there are {', '.join(known)}" if known else "it takes none; leave it out"
+            remedy = _close(str(argument), known) or there
+            raise DataError(f"{cls.__name__} has no argument {argument!r}", remedy, option)
+    given = {argument: _value(argument, value, cls.__name__, option) for argument, value in args.items()}
     try:
         return cls(**given)
     except Exception as error:  # whatever a class raises for its arguments, the remedy is the same
-        raise DataError(f"{name}: {_line(error)}; mend its init_args.") from error
+        raise DataError(f"{cls.__name__}: {_line(error)}", "correct its init_args", option) from error
 
 
-def _find(path: Any, flag: str) -> Any:  # noqa: ANN401  # what a config holds, and a class without types
+def _find(path: Any, option: str) -> Any:  # noqa: ANN401  # what a config holds, and a class without types
     module, _, name = str(path).rpartition(".")
     if not module and name not in _NAMES:
-        own = "give a class of your own by its import path, as my_module.MyTransform."
-        raise DataError(f"{flag}: torchvision.transforms.v2 has no {path!r}; {_close(name, _NAMES) or own}")
+        own = "give a class of your own by its import path, as my_module.MyTransform"
+        raise DataError(f"torchvision.transforms.v2 has no {path!r}", _close(name, _NAMES) or own, option)
     try:
         cls = getattr(importlib.import_module(module), name) if module else getattr(v2, name)
     except (ImportError, AttributeError, TypeError) as error:  # TypeError: the path begins with a dot
-        raise DataError(f"{flag}: {path} cannot be imported ({_line(error)}); mend the import path.") from error
+        raise DataError(f"{path} cannot be imported ({_line(error)})", "correct the import path", option) from error
     if not (inspect.isclass(cls) and issubclass(cls, v2.Transform)) or cls is v2.Transform:
         remedy = f"write {name} alone" if name in _NAMES else "derive it from that"
-        raise DataError(f"{flag}: {path} is no torchvision.transforms.v2.Transform; {remedy}.")
-    for refused, reason in _REFUSED.items():
+        raise DataError(f"{path} is not a torchvision.transforms.v2.Transform", remedy, option)
+    for refused, (reason, remedy) in _REFUSED.items():
         if issubclass(cls, getattr(v2, refused, ())):  # an older torchvision lacks some
-            raise DataError(f"{flag}: {name} cannot be used here: {reason}")
+            raise DataError(f"{name} cannot be used here: {reason}", remedy, option)
     return cls
 
 
-def _value(argument: str, value: Any, name: str, flag: str) -> Any:  # noqa: ANN401  # whatever the argument takes
+def _value(argument: str, value: Any, name: str, option: str) -> Any:  # noqa: ANN401  # whatever the argument takes
     if isinstance(value, dict) and "class_path" in value:
-        return _build(value, flag)
+        return _build(value, option)
     if isinstance(value, list):
         if argument == "transforms":
-            return build(value, flag)
-        return [_value("", item, name, flag) for item in value]
+            return build(value, option)
+        return [_value("", item, name, option) for item in value]
     if not isinstance(value, str) or argument not in _OBJECTS:
         return value
     found = _OBJECTS[argument].get(value.lower().removeprefix("torch.").replace("_", "-"))
     if found is None:
-        raise DataError(f"{name}: {value!r} is no {argument}; give one of {', '.join(_OBJECTS[argument])}.")
+        known = ", ".join(_OBJECTS[argument])
+        raise DataError(f"{name}: {value!r} is not a known {argument}", f"give one of {known}", option)
     return found
 
 
@@ -138,7 +140,7 @@ def _line(error: Exception) -> str:
 
 
 def transform_batch(transforms: Sequence[Transform], x: Tensor) -> Tensor:
-    """Run transforms one after the other on a batch, each random one drawing anew for every sample.
+    """Run transforms one after the other on a batch; a random one draws anew for every sample.
 
     Pixels and distributions are torchvision's. Draws come from torch's global generator of the batch's device; where
     torchvision itself draws, which it does for one sample after the other, from that of the CPU.
@@ -160,14 +162,14 @@ def transform_batch(transforms: Sequence[Transform], x: Tensor) -> Tensor:
             last = transform
     if isinstance(images, list):
         raise DataError(
-            f"{type(last).__name__} leaves images of different sizes or types, which make no batch; let a Resize or a "
-            "crop come last."
+            f"{type(last).__name__} leaves images of different sizes or types, which cannot be batched",
+            "let a Resize or a crop come last",
         )
     return images
 
 
 def is_random(transforms: Sequence[Transform]) -> bool:
-    """Tell whether any of the transforms may draw at random; a class of the user's own always may."""
+    """Return whether any of the transforms may draw at random; a class of the user's own always may."""
     return not all(map(_is_fixed, _flat(transforms)))
 
 
@@ -177,13 +179,13 @@ def _flat(transforms: Iterable[Transform]) -> list[Transform]:
 
 
 def _is_fixed(transform: Transform) -> bool:
-    """Tell whether a transform treats all images alike: torchvision's own without parameters to draw."""
+    """Return whether a transform treats all images alike: torchvision's own without parameters to draw."""
     cls = type(transform)
     return (
         getattr(v2, cls.__name__, None) is cls
         and cls.forward is v2.Transform.forward
         and cls.make_params is v2.Transform.make_params
-        and cls not in (v2.GaussianNoise, v2.Lambda)  # the one draws, the other may, where nobody sees it
+        and cls not in (v2.GaussianNoise, v2.Lambda)  # they draw, or may, in `transform`
     )
 
 
@@ -196,17 +198,20 @@ def _run(transform: Transform, images: Tensor | list[Tensor]) -> Tensor | list[T
                 return changed.as_subclass(Tensor)  # ToImage makes a subclass
             run = _BATCHED.get(type(transform), _each)
             share = len(images)
-            if images.is_cpu and run in (_some, random_rotation, color_jitter):
+            if images.is_cpu and run in (_some, random_affine, random_rotation, color_jitter):
                 # Up to four times as fast where what is computed stays in the cache; the others only copy.
                 share = max(1, _CACHED // images[0].numel())
             parts = [done for part in images.split(share) if (done := run(transform, part)) is not None]
             if parts:
                 return _join(parts)
         return _each(transform, images)
+    except DataError:  # of a transform within this one
+        raise
     except (TypeError, ValueError) as error:
         raise DataError(
             f"{type(transform).__name__} cannot change {str(images[0].dtype).removeprefix('torch.')} images of shape "
-            f"{tuple(images[0].shape)} ({_line(error)}); mend its arguments or leave it out."
+            f"{tuple(images[0].shape)} ({_line(error)})",
+            "correct its arguments or leave it out",
         ) from error
 
 
@@ -230,7 +235,7 @@ def _chosen(x: Tensor, p: float) -> Tensor:
 
 
 def _some(t: Transform, x: Tensor) -> Tensor:
-    """Do to some samples what has nothing to draw but whether it is done."""
+    """Run a transform that draws nothing but whether it is run."""
     chosen = _chosen(x, t.p)
     if not len(chosen):
         return x
@@ -255,6 +260,7 @@ _BATCHED: dict[Any, Callable[[Transform, Tensor], Tensor | list[Tensor] | None]]
     **dict.fromkeys((v2.RandomHorizontalFlip, v2.RandomVerticalFlip, v2.RandomGrayscale, v2.RandomInvert), _some),
     **dict.fromkeys((v2.RandomPosterize, v2.RandomSolarize, v2.RandomAutocontrast, v2.RandomEqualize), _some),
     v2.RandomAdjustSharpness: _some,
+    v2.RandomAffine: random_affine,
     v2.RandomApply: _random_apply,
     v2.RandomCrop: random_crop,
     v2.RandomResizedCrop: random_resized_crop,

@@ -1,6 +1,7 @@
-"""Pictures of one's own: from files, however they look inside, to batches."""
+"""Images from the user's files, whatever their formats, to batches."""
 
 import hashlib
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -14,64 +15,139 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.base import Stage, TaskName
 from datamodules.errors import DataError, listed
-from datamodules.images.decoded import CacheMode, Decoded, Decoder, Pictures, Transformed, decode_all
-from datamodules.images.decoding import ImageError, Interpolation, open_picture, to_square
-from datamodules.images.transforms import Config, build, is_random, transform_batch
-from datamodules.sampler import Inputs, Samples, Split
-from datamodules.statistics import image_moments
-from datamodules.user_data import UserDataModule, available_cores, physical_memory, say
+from datamodules.images.base import ImageDataModule, Transformed
+from datamodules.images.decoded import CacheMode, Decoded, Decoder, EncodedImages, decode_all
+from datamodules.images.decoding import ImageError, Interpolation, open_image, resize_and_crop
+from datamodules.images.transforms import Config
+from datamodules.sampler import Inputs, Samples
+from datamodules.user_data import Source, UserDataModule, available_cores, physical_memory
 
-# How data that are divided by hand call their parts.
+logger = logging.getLogger(__name__)
+
+# What folders and data sets call their splits.
 STAGES: dict[str, Stage] = {
     **{"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"},
     **{"test": "test", "testing": "test"},
 }
-IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and standard deviation, as torchvision has them
-SAMPLE = 2_000  # training pictures at most, by which the statistics are fitted
 
 
 class Found(NamedTuple):
-    """Pictures, and of each the part it was put into and its class, None where there is none."""
+    """Images, and of each the split it was put into and its class, None where there is none."""
 
-    pictures: Pictures
+    images: EncodedImages
     stages: list[Stage | None]
     labels: list[str | None]
 
 
-class UserImageDataModule(UserDataModule):
-    """Base of data modules for pictures of one's own. A leaf gives `find`.
-
-    Every picture is decoded once, to upright RGB; its shorter side is resized to `resize_size` pixels and the middle
-    cut out. From these squares, training takes what `train_transforms` make of them, a new draw for every picture of a
-    batch, on the batch's device; everything else takes what `eval_transforms` make. A batch is uint8,
-    `(B, 3, image_size, image_size)`.
-
-    Transforms are classes of `torchvision.transforms.v2`, by name or as `class_path` and `init_args`, or any other
-    `Transform` by its import path. `Normalize` is none of them: the model does that, by what `normalize` says.
+class ImageSource(Source):
+    """The images at a path, their labels, and the decoded images.
 
     Args:
-        path: Where the pictures are. `predict` predicts all of them; `test` tests all of them if they are not what the
+        data: The data module.
+    """
+
+    data: "UserImageDataModule"
+
+    @cached_property
+    def found(self) -> Found:
+        """All images, in their order."""
+        return self.data.find()
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The images, decoded when they are asked for."""
+        return Decoder(self.found.images, self.data.resize_size, self.data.interpolation)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the images, their splits and their classes."""
+        return hashlib.sha256(repr((self.decoder.fingerprint, *self.found[1:])).encode()).hexdigest()
+
+    @cached_property
+    def decoded(self) -> Decoded:
+        """All images, decoded and kept where the option `cache` says; and which of them are bad."""
+        data, count, size = self.data, len(self.decoder), self.decoder.size
+        cache: CacheMode = data.cache
+        if cache == "auto" and data.is_new:  # what is only predicted, or tested once, is not worth a file
+            cache = "memory" if count * 3 * size**2 < physical_memory() / 4 else "none"
+        name = Path(data.path).resolve().name or "images"
+        folder = Path(data.cache_dir).expanduser()
+        decoded = decode_all(self.decoder, cache, folder, name, stop=data.on_bad_image == "error")
+        if decoded.bad:
+            logger.warning(f"{len(decoded.bad):,} of {count:,} images are bad, and dropped:")
+            for number, why in decoded.bad.items():
+                logger.warning(f"  {self.found.images.names[number]}: {why}")
+        if len(decoded.bad) == count:
+            raise DataError("there is no good image in it", option="path", value=data.path)
+        return decoded
+
+    @property
+    def good(self) -> list[int]:
+        """The numbers of the images that are not bad."""
+        return [number for number in range(len(self.decoder)) if number not in self.decoded.bad]
+
+    def samples(self, numbers: Sequence[int]) -> Samples:
+        """Return decoded images by their numbers, with their classes.
+
+        Raises:
+            DataError: If one is of a class that is not trained on.
+        """
+        names = self.data.class_names
+        known = {name: index for index, name in enumerate(names)}
+        labels = [str(self.found.labels[number]) for number in numbers]
+        for number, label in zip(numbers, labels, strict=True):
+            if label not in known:
+                problem = f"{self.found.images.names[number]} is of class {label!r}, which is none of those that are "
+                problem += f"trained on ({listed(names, 8)})"
+                raise DataError(problem, "remove it, or train again", "path", self.data.path)
+        y = torch.tensor([known[label] for label in labels], dtype=torch.long)
+        return Samples(Transformed(self.decoded.images, torch.tensor(numbers, dtype=torch.long)), y)
+
+    @cached_property
+    def everything(self) -> Samples:
+        """All good images that have a class, as they are evaluated."""
+        logger.info(f"{self.data.path} is not what the model was trained on: all of its images are used")
+        numbers = [number for number in self.good if self.found.labels[number] is not None]
+        if not numbers:
+            raise DataError("no image has a class", self.data.class_hint, "path", self.data.path)
+        return self.data.evaluated(self.samples(numbers))
+
+    @cached_property
+    def unlabeled(self) -> Inputs:
+        """All good images, as they are evaluated."""
+        samples = Samples(Transformed(self.decoded.images, torch.tensor(self.good)), torch.zeros(len(self.good)))
+        return Inputs(self.data.evaluated(samples).x)
+
+
+class UserImageDataModule(UserDataModule, ImageDataModule):
+    """Base of data modules for the user's images. A leaf defines `find`.
+
+    Every image is decoded once, to upright RGB; its shorter side is resized to `resize_size` pixels and the center
+    cropped. The transforms start from these decoded images. A batch is uint8, `(B, 3, image_size, image_size)`.
+
+    By default, training takes a random resized crop of 35 to 100 % of the area and a random horizontal flip, and
+    evaluation the center.
+
+    Args:
+        path: Where the images are. `predict` predicts all of them; `test` tests all of them if they are not what the
             model was trained on.
-        image_size: Height and width of what a model gets, in pixels.
-        resize_size: Height and width of the squares that pictures are kept in; by default `image_size` and a seventh.
-        interpolation: How pixels are weighed in resizing.
-        train_transforms: From squares to a training batch; by default a random resized crop of 35 to 100 % of the area
-            and a random horizontal flip. An empty list trains on what is evaluated on.
-        eval_transforms: From squares to a batch of validation, test or prediction; by default the middle.
-        normalize: Mean and standard deviation of each channel: `fitted` on (at most 2,000 of) the training pictures,
-            `imagenet`, or given as `[[r, g, b], [r, g, b]]` in units of [0, 1]. By default they are fitted, and give
-            way to those of a model's weights.
-        cache: Where the squares are kept: on the `disk` (memory-mapped), in `memory`, or `none`: worker processes
-            decode them anew in every epoch. `auto` is the first of these for which there is room; what is only
-            predicted is never put on the disk.
-        on_bad_image: Whether one that cannot be decoded is an `error`, or left out and named (`skip`).
-        batch_size: Pictures in a training batch.
+        image_size: Height and width of a model's input, in pixels.
+        resize_size: Height and width of the decoded images; by default `image_size` and a seventh.
+        interpolation: How pixels are weighted in resizing.
+        cache: Where decoded images are kept: on the `disk` (memory-mapped), in `memory`, or `none`: worker processes
+            decode them again in every epoch. `auto` is the first of these for which there is room; what is only
+            predicted is never written to the disk.
+        on_bad_image: Whether an image that cannot be decoded is an `error`, or dropped and named (`skip`).
+        batch_size: Images in a training batch.
         num_workers: Processes that prepare batches; by default one for each core where nothing is cached, else none.
-        kwargs: Options of `UserDataModule` and `DataModule`.
+        kwargs: Options of `UserDataModule`, `ImageDataModule` and `DataModule`.
 
     Raises:
-        DataError: If there are no such pictures or classes, one cannot be decoded, or a transform is impossible.
+        DataError: If there are no such images or classes, one cannot be decoded, or a transform is impossible.
     """
+
+    source: ImageSource
+    class_hint = "put the images of each class into a folder of its own"  # remedy where there are too few classes
 
     def __init__(
         self,
@@ -79,89 +155,59 @@ class UserImageDataModule(UserDataModule):
         image_size: int = 224,
         resize_size: int | None = None,
         interpolation: Interpolation = "bilinear",
-        train_transforms: Sequence[Config] | None = None,
-        eval_transforms: Sequence[Config] | None = None,
-        normalize: Literal["fitted", "imagenet"] | list[list[float]] | None = None,
         cache: CacheMode = "auto",
         on_bad_image: Literal["error", "skip"] = "error",
         batch_size: int = 32,
         num_workers: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(path, batch_size=batch_size, num_workers=num_workers or 0, **kwargs)
         self.image_size = image_size
         self.resize_size = round(image_size * 8 / 7) if resize_size is None else resize_size
         for name, size in {"image_size": image_size, "resize_size": self.resize_size}.items():
             if size < 1:
-                raise DataError(f"--data.{name} {size}: give a number of pixels, 1 or more.")
-        if eval_transforms is None and self.resize_size < image_size:
-            raise DataError(
-                f"--data.resize_size {resize_size}: the middle of --data.image_size {image_size} is cut out of it; "
-                "give no less than that."
-            )
+                raise DataError("give a number of pixels, 1 or more", option=name, value=size)
+        self.input_shape = (3, self.resize_size, self.resize_size)
         self.interpolation = interpolation
-        self.normalize = normalize
         self.cache = cache
         self.on_bad_image = on_bad_image
+        super().__init__(path, batch_size=batch_size, num_workers=num_workers or 0, **kwargs)
         self._choose_workers = num_workers is None
-        crop: Config = {"class_path": "CenterCrop", "init_args": {"size": image_size}}
-        random_crop: Config = {
-            "class_path": "RandomResizedCrop",
-            "init_args": {"size": image_size, "scale": [0.35, 1.0], "interpolation": interpolation},
-        }
-        self._evaluating = build([crop] if eval_transforms is None else eval_transforms, "--data.eval_transforms")
-        self._training = self._evaluating
-        if train_transforms is None:
-            self._training = build([random_crop, "RandomHorizontalFlip"], "--data.train_transforms")
-        elif train_transforms:
-            self._training = build(train_transforms, "--data.train_transforms")
-        self._check_shapes()
-        if normalize not in (None, "fitted"):
-            _ = self.statistics  # bad ones are found at once
 
-    def _check_shapes(self) -> None:
-        white = torch.full((2, 3, self.resize_size, self.resize_size), 255, dtype=torch.uint8)
-        shapes = {}
-        with torch.random.fork_rng(devices=[]):  # a look takes no random numbers away
-            for name, chain in {"train": self._training, "eval": self._evaluating}.items():
-                x = transform_batch(chain, white)
-                shapes[name] = tuple(x.shape[1:])
-                if x.is_floating_point() and x.max() > 1:
-                    raise DataError(
-                        f"--data.{name}_transforms: they leave floating-point numbers that are not from 0 to 1; "
-                        "ToDtype wants scale: true."
-                    )
-        if shapes["train"] != shapes["eval"]:
-            raise DataError(
-                f"--data.train_transforms: they give {shapes['train']}, but --data.eval_transforms give "
-                f"{shapes['eval']}; end both with a crop or a resize to one size."
-            )
-        self.input_shape = shapes["eval"]
+    def default_train_transforms(self) -> list[Config]:
+        """Return a random resized crop and a horizontal flip."""
+        args = {"size": self.image_size, "scale": [0.35, 1.0], "interpolation": self.interpolation}
+        return [{"class_path": "RandomResizedCrop", "init_args": args}, "RandomHorizontalFlip"]
 
-    # What the data determine
+    def default_eval_transforms(self) -> list[Config]:
+        """Return a crop of the center."""
+        if self.resize_size < self.image_size:
+            problem = f"the center of `image_size={self.image_size}` is cropped out of it"
+            raise DataError(problem, "give no less than that", "resize_size", self.resize_size)
+        return [{"class_path": "CenterCrop", "init_args": {"size": self.image_size}}]
 
     @abstractmethod
     def find(self) -> Found:
-        """Find all pictures at the path, in an order that stays."""
+        """Return all images at the path, in an order that stays."""
 
-    @cached_property
-    def _found(self) -> Found:
-        return self.find()
+    def open_source(self) -> ImageSource:
+        """Return the images at the path; nothing is read yet."""
+        return ImageSource(self)
+
+    # What the data determine
 
     @cached_property
     def class_names(self) -> list[str]:  # type: ignore[override]  # found when it is asked for
-        """The classes of the pictures to learn from, sorted."""
+        """The classes of the images to learn from, sorted."""
+        found = self.source.found
         names = {
             label
-            for stage, label in zip(self._found.stages, self._found.labels, strict=True)
+            for stage, label in zip(found.stages, found.labels, strict=True)
             if label is not None and stage in (None, "train")
         }
         if len(names) < 2:
-            what = f"only the class {names.pop()!r}" if names else "no class to train on"
-            raise DataError(f"--data.path {self.path}: there is {what}; {self.how_classes_are_given}")
+            problem = f"there is only the class {names.pop()!r}" if names else "there is no class to train on"
+            raise DataError(problem, self.class_hint, "path", self.path)
         return sorted(names)
-
-    how_classes_are_given = "put the pictures of each class into a folder of its own."
 
     @property
     def task(self) -> TaskName:  # type: ignore[override]
@@ -170,160 +216,53 @@ class UserImageDataModule(UserDataModule):
 
     @property
     def num_outputs(self) -> int:  # type: ignore[override]
-        """One score for two classes, else one for each."""
+        """One logit for two classes, else one for each."""
         return 1 if self.task == "binary" else len(self.class_names)
 
-    @cached_property
-    def _decoder(self) -> Decoder:
-        return Decoder(self._found.pictures, self.resize_size, self.interpolation)
-
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """What the pictures, their parts and their classes hash to."""
-        return hashlib.sha256(repr((self._decoder.fingerprint, *self._found[1:])).encode()).hexdigest()
+        """Hash of the images, their splits and their classes."""
+        return self.source.fingerprint
 
-    # From pictures to batches
+    # From images to batches
 
     def prepare_data(self) -> None:
-        """Decode what has not been yet; Lightning calls this on one process only."""
-        _ = self._decoded
-
-    @cached_property
-    def _decoded(self) -> Decoded:
-        cache: CacheMode = self.cache
-        if cache == "auto" and self.is_new:  # what is only predicted, or tested once, is not worth a file
-            cache = "memory" if len(self._decoder) * 3 * self.resize_size**2 < physical_memory() / 4 else "none"
-        name = Path(self.path).resolve().name or "pictures"
-        decoded = decode_all(
-            self._decoder, cache, Path(self.cache_dir).expanduser(), name, stop=self.on_bad_image == "error"
-        )
-        if decoded.bad:
-            say(f"{len(decoded.bad):,} of {len(self._decoder):,} pictures are bad, and left out:")
-            for number, why in decoded.bad.items():
-                say(f"  {self._found.pictures.names[number]}: {why}")
-        if len(decoded.bad) == len(self._decoder):
-            raise DataError(f"--data.path {self.path}: there is no good picture in it.")
-        return decoded
-
-    def _good(self) -> list[int]:
-        return [number for number in range(len(self._decoder)) if number not in self._decoded.bad]
-
-    def _samples(self, numbers: Sequence[int]) -> Samples:
-        """Give some pictures with their classes, as squares."""
-        known = {name: index for index, name in enumerate(self.class_names)}
-        labels = [str(self._found.labels[number]) for number in numbers]
-        for number, label in zip(numbers, labels, strict=True):
-            if label not in known:
-                raise DataError(
-                    f"--data.path {self.path}: {self._found.pictures.names[number]} is of class {label!r}, which is "
-                    f"none of those that are trained on ({listed(self.class_names, 8)}); take it away, or train anew."
-                )
-        y = torch.tensor([known[label] for label in labels], dtype=torch.long)
-        return Samples(Transformed(self._decoded.squares, torch.tensor(numbers, dtype=torch.long)), y)
+        """Decode the images unless they are cached; Lightning calls this on one process only."""
+        _ = self.source.decoded
 
     def load(self) -> dict[Stage, Samples]:
-        """Decode the pictures, and sort them into the parts that they are divided into by hand."""
-        _ = self.class_names  # that there are none is said before any picture is decoded
+        """Decode the images, and divide them into the splits that their folders or the data set give."""
+        _ = self.class_names  # an error where there are none comes before any image is decoded
+        source = self.source
         parts: dict[Stage, list[int]] = {}
-        for number in self._good():
-            if self._found.labels[number] is not None:
-                parts.setdefault(self._found.stages[number] or "train", []).append(number)
+        for number in source.good:
+            if source.found.labels[number] is not None:
+                parts.setdefault(source.found.stages[number] or "train", []).append(number)
         if "val" in parts and not self.num_folds:
             parts.setdefault("test", [])  # who divides by hand wants to train on all of `train`
-        given = {stage: self._samples(numbers) for stage, numbers in parts.items()}
+        given = {stage: source.samples(numbers) for stage, numbers in parts.items()}
         if "train" not in given:
-            raise DataError(f"--data.path {self.path}: there is no good picture to train on.")
+            raise DataError("there is no good image to train on", option="path", value=self.path)
         return given
 
-    def _counts(self, y: Tensor) -> list[int]:
-        counts: list[int] = y.bincount(minlength=len(self.class_names)).tolist()
-        return counts
-
-    def divide(self, given: dict[Stage, Samples]) -> dict[Stage, Split]:
-        """Hold out what was not given apart, and evaluate on what the transforms of evaluation make of it."""
-        splits = super().divide(given)
-        for stage in splits.keys() - {"train"}:
-            samples, indices = splits[stage]
-            splits[stage] = Split(self._with(self._evaluating, samples), indices)
-        return splits
-
-    def _split(self, stage: Stage) -> Split:
-        split = super()._split(stage)
-        if stage == "train" and self.trainer is None:  # nobody else would make a batch of the squares
-            return Split(self._with(self._training, split.samples), split.indices)
-        return split
-
-    def _with(self, transforms: Sequence[Any], samples: Samples) -> Samples:
-        return Samples(Transformed(samples.x.squares, samples.x.rows, transforms), samples.y)
-
-    @property
-    def tests_fold(self) -> bool:
-        """Whether the fold that is held out is the test split, and not the validation split."""
-        return "test" in self.splits and self.splits["test"].samples.y is self.splits["train"].samples.y
-
-    @cached_property
-    def everything(self) -> Samples:
-        """All good pictures that have a class, as they are evaluated."""
-        say(f"{self.path} is not what the model was trained on: all of its pictures are used")
-        numbers = [number for number in self._good() if self._found.labels[number] is not None]
-        if not numbers:
-            raise DataError(f"--data.path {self.path}: no picture has a class; {self.how_classes_are_given}")
-        return self._with(self._evaluating, self._samples(numbers))
-
-    @cached_property
-    def unlabeled(self) -> Inputs:
-        """All good pictures, as they are evaluated."""
-        return Inputs(Transformed(self._decoded.squares, torch.tensor(self._good()), self._evaluating))
-
     def row_keys(self) -> dict[str, Iterator[Any]]:
-        """The name of every predicted picture."""
-        return {"file": (self._found.pictures.names[number] for number in self._good())}
-
-    @cached_property
-    def statistics(self) -> dict[str, Tensor]:
-        """Mean and standard deviation of each channel, `(C, 1, 1)`, in units of [0, 1]."""
-        if self.normalize in (None, "fitted"):
-            samples, indices = self.splits["train"]
-            order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(self.seed))
-            x, _ = self._with(self._evaluating, samples)[indices[order[:SAMPLE]].sort().values]
-            mean, std = image_moments(x)
-            return {"mean": mean, "std": std}
-        given = IMAGENET if self.normalize == "imagenet" else self.normalize
-        try:
-            values = np.asarray(given, dtype=np.float32)
-        except ValueError:  # lists of different lengths
-            values = np.zeros(0, np.float32)
-        channels = self.input_shape[0]
-        if values.shape != (2, channels) or not (np.isfinite(values).all() and (values[1] > 0).all()):
-            raise DataError(
-                f"--data.normalize {given}: give fitted, imagenet, or the means and the standard deviations of the "
-                f"channels, {[[0.5] * channels, [0.25] * channels]}."
-            )
-        mean, std = torch.from_numpy(values).view(2, channels, 1, 1).unbind()
-        return {"mean": mean, "std": std}
+        """Return the name of every predicted image."""
+        return {"file": (self.source.found.images.names[number] for number in self.source.good)}
 
     def setup(self, stage: str) -> None:
-        """Decode and divide the pictures, and say before training what they are."""
+        """Decode and divide the images, and log before training what they are."""
         super().setup(stage)
         if stage == "fit":
-            counts = self._counts(self.splits["train"].samples.y[self.splits["train"].indices])
+            samples, indices = self.splits["train"]
+            counts = samples.y[indices].bincount(minlength=len(self.class_names)).tolist()
             shares = [f"{name} ({count:,})" for name, count in zip(self.class_names, counts, strict=True)]
-            say(f"pictures to train on: {listed(shares, 10)}")
-            unlabeled = self._found.labels.count(None)
+            logger.info(f"images to train on: {listed(shares, 10)}")
+            unlabeled = self.source.found.labels.count(None)
             if unlabeled:
-                say(f"pictures without a class, which are left out: {unlabeled:,}")
+                logger.warning(f"images without a class, which are dropped: {unlabeled:,}")
 
-    @property
-    def augments(self) -> bool:
-        """Whether the transforms of training draw at random."""
-        return is_random(self._training)
-
-    def augment(self, x: Tensor) -> Tensor:
-        """Make a training batch of squares, `(B, 3, resize_size, resize_size)`, each with its own draw."""
-        return transform_batch(self._training, x)
-
-    def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # whatever holds a picture
-        """Turn one picture into what a batch of evaluation holds of it.
+    def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # whatever holds an image
+        """Return what a batch of evaluation holds of one image.
 
         Args:
             raw: A path, the bytes of a file, a PIL image, or an array: uint8 `(H, W)`, `(H, W, C)` or `(C, H, W)`. One
@@ -333,27 +272,29 @@ class UserImageDataModule(UserDataModule):
             Shape `input_shape`.
 
         Raises:
-            DataError: If it is no picture.
+            DataError: If it is not an image.
         """
         if isinstance(raw, (Tensor, np.ndarray)) and tuple(raw.shape) == self.input_shape:
             return torch.as_tensor(raw)
+        return super().encode(raw)
+
+    def load_image(self, raw: Any) -> Tensor:  # noqa: ANN401
+        """Return one image, decoded and resized, uint8 of shape `image_shape`."""
         try:
-            square = to_square(open_picture(raw), self.resize_size, self.interpolation)
+            return torch.from_numpy(resize_and_crop(open_image(raw), self.resize_size, self.interpolation))
         except ImageError as error:
             what = f"{raw}: " if isinstance(raw, (str, Path)) else ""
-            raise DataError(f"{type(self).__name__}: {what}{error}.") from error
-        return transform_batch(self._evaluating, torch.from_numpy(square)[None])[0]
+            raise DataError(f"{type(self).__name__}: {what}{error}") from error
 
     def _make_loader(
         self, dataset: Dataset[Any], sampler: Iterable[Tensor] | None = None, num_workers: int | None = None
     ) -> DataLoader[Any]:
-        if num_workers is None and self._choose_workers and isinstance(self._decoded.squares, Decoder):
+        if num_workers is None and self._choose_workers and isinstance(self.source.decoded.images, Decoder):
             num_workers = available_cores()
         return super()._make_loader(dataset, sampler, num_workers)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the classes before anything is inferred from these pictures."""
+        """Take over the classes before anything is inferred from these images."""
         if self.__dict__.get("class_names") != state_dict["class_names"]:
-            self.__dict__.pop("everything", None)
             self._source = None
         super().load_state_dict(state_dict)

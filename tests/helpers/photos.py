@@ -1,4 +1,4 @@
-"""Small folders of pictures whose classes can be learned, and files that are no pictures, in eleven ways."""
+"""Small folders of images whose classes can be learned, and files that are no images, in eleven ways."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from PIL import Image
 
 
 def pixels(label: int, number: int, height: int = 24, width: int = 24) -> NDArray[np.uint8]:
-    """Make the pixels of a picture, `(height, width, 3)`: noise on gray, and one channel that tells the class."""
+    """Make the pixels of an image, `(height, width, 3)`: noise on gray, and one channel that tells the class."""
     rng = np.random.default_rng((label, number))
     image = rng.integers(0, 90, (height, width, 3), dtype=np.uint8)
     image[..., label % 3] += np.uint8(120)
@@ -22,7 +22,7 @@ def pixels(label: int, number: int, height: int = 24, width: int = 24) -> NDArra
 
 
 def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
-    """Encode a picture."""
+    """Encode an image."""
     file = io.BytesIO()
     image.save(file, format, **options)
     return file.getvalue()
@@ -31,7 +31,7 @@ def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
 def write_photos(
     root: Path, classes: Sequence[str] = ("ants", "bees", "cats"), count: int = 20, first: int = 0, ending: str = "png"
 ) -> Path:
-    """Write `count` pictures of each class into folders of its own, `root/CLASS/NUMBER.ending`, and give `root`."""
+    """Write `count` images of each class into folders of its own, `root/CLASS/NUMBER.ending`, and give `root`."""
     for label, name in enumerate(classes):
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(first, first + count):
@@ -74,7 +74,7 @@ def void(_: object) -> None:
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(owned) (w) file closefile showpage\n"
-NO_FORMAT = "no picture of a known format"
+NO_FORMAT = "not an image of a known format"
 
 # How each is written, its ending, and what is said of it.
 BAD: dict[str, tuple[Callable[[Path], None], str, str]] = {
@@ -83,8 +83,8 @@ BAD: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "zero bytes": (_writing(lambda: b""), "jpg", "the file is empty"),
     "text": (_writing(lambda: b"Not Found: 404\n" * 30), "jpg", NO_FORMAT),
     "bomb": (_writing(bomb), "png", "a decompression bomb (Image size (3600000000 pixels) exceeds"),
-    "dangling link": (lambda path: path.symlink_to("/nowhere/at/all.jpg"), "jpg", "no regular file"),
-    "FIFO": (lambda path: os.mkfifo(path), "jpg", "no regular file"),
+    "dangling link": (lambda path: path.symlink_to("/nowhere/at/all.jpg"), "jpg", "not a regular file"),
+    "FIFO": (lambda path: os.mkfifo(path), "jpg", "not a regular file"),
     "checksum": (_writing(_broken_header), "png", NO_FORMAT),
     "PostScript": (_writing(lambda: EPS), "jpg", NO_FORMAT),
     "random bytes": (_writing(lambda: np.random.default_rng(0).bytes(3000)), "webp", NO_FORMAT),

@@ -1,4 +1,4 @@
-"""Pictures are decoded once and kept; what is kept is found by content, whole or not at all."""
+"""Images are decoded once and kept; what is kept is found by content, whole or not at all."""
 
 import json
 import multiprocessing
@@ -15,17 +15,17 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.errors import DataError
-from datamodules.images import decoded as squares
-from datamodules.images.decoded import CacheMode, Decoded, Decoder, Transformed, choose_cache, decode_all
-from datamodules.images.decoding import ImageError, open_picture, to_square
-from datamodules.images.folder import PictureFiles, find_pictures
+from datamodules.images import decoded as module
+from datamodules.images.decoded import CacheMode, Decoded, Decoder, choose_cache, decode_all
+from datamodules.images.decoding import ImageError, open_image, resize_and_crop
+from datamodules.images.folder import ImageFiles, find_images
 from tests.helpers.photos import BAD, encoded, pixels, write_photos
 
 SIZE = 16
 
 
 def decoder(root: Path, size: int = SIZE, interpolation: Any = "bilinear") -> Decoder:  # noqa: ANN401  # a literal
-    return Decoder(PictureFiles(root, find_pictures(root)[0]), size, interpolation)
+    return Decoder(ImageFiles(root, find_images(root)[0]), size, interpolation)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def cache_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def decode(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Tensor, int]]:
-    """Decode a folder; give all squares, and how often a picture was decoded."""
+    """Decode a folder; return all images, and how often an image was decoded."""
     count = 0
     real = Decoder.decode
 
@@ -56,7 +56,7 @@ def decode(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
         count = 0
         found = decode_all(decoder(root, **options), cache, cache_dir, root.name, stop)
         times = count
-        return found.squares.index_select(0, torch.arange(len(find_pictures(root)[0]))).clone(), times
+        return found.images.index_select(0, torch.arange(len(find_images(root)[0]))).clone(), times
 
     return run
 
@@ -69,8 +69,8 @@ def files_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("cache", ["disk", "memory", "none"])
-def test_every_cache_holds_the_same_squares(photos: Path, decode: Decode, cache: CacheMode) -> None:
-    expected = [to_square(open_picture(photos / path), SIZE) for path in find_pictures(photos)[0]]
+def test_every_cache_holds_the_same_images(photos: Path, decode: Decode, cache: CacheMode) -> None:
+    expected = [resize_and_crop(open_image(photos / path), SIZE) for path in find_images(photos)[0]]
     found, times = decode(photos, cache)
     assert found.dtype == torch.uint8
     np.testing.assert_array_equal(found.numpy(), np.stack(expected))
@@ -135,7 +135,7 @@ def test_another_order_makes_another_cache(photos: Path, decode: Decode) -> None
 
 def test_another_pillow_makes_another_cache(photos: Path, decode: Decode, monkeypatch: pytest.MonkeyPatch) -> None:
     decode(photos)
-    monkeypatch.setattr(squares, "pillow_version", "99.0")
+    monkeypatch.setattr(module, "pillow_version", "99.0")
     assert decode(photos)[1] == 15
 
 
@@ -149,7 +149,7 @@ def test_what_was_interrupted_is_not_taken_for_complete(
     error: type[BaseException],
     cache: CacheMode,
 ) -> None:
-    real = to_square
+    real = resize_and_crop
     calls = 0
 
     def stop(*args: Any) -> Any:  # noqa: ANN401  # an array
@@ -159,32 +159,32 @@ def test_what_was_interrupted_is_not_taken_for_complete(
             raise error
         return real(*args)
 
-    monkeypatch.setattr(squares, "to_square", stop)
+    monkeypatch.setattr(module, "resize_and_crop", stop)
     with pytest.raises(error):
         decode(photos, cache)
     assert files_of(cache_dir) == []
-    monkeypatch.setattr(squares, "to_square", real)
+    monkeypatch.setattr(module, "resize_and_crop", real)
     assert decode(photos, cache)[1] == 15
 
 
-def _replace(squares: Path, bad: Path) -> None:
+def _replace(images: Path, bad: Path) -> None:
     bad.unlink()
-    squares.unlink()
+    images.unlink()
 
 
 DAMAGE: dict[str, Callable[[Path, Path], object]] = {
-    "truncated squares": lambda squares, bad: os.truncate(squares, 1000),
-    "empty squares": lambda squares, bad: os.truncate(squares, 0),
-    "no squares": lambda squares, bad: squares.unlink(),
-    "garbage squares": lambda squares, bad: squares.write_bytes(b"garbage" * 1000),
-    "squares of other data": lambda squares, bad: np.save(squares, np.zeros((3, 3, SIZE, SIZE), np.uint8)),
-    "squares of another type": lambda squares, bad: np.save(squares, np.zeros((15, 3, SIZE, SIZE), np.int8)),
-    "objects": lambda squares, bad: np.save(squares, np.array([None, {}]), allow_pickle=True),
-    "garbage list": lambda squares, bad: bad.write_bytes(b"\xff{garbage"),
-    "empty list": lambda squares, bad: bad.write_text(""),
-    "another list": lambda squares, bad: bad.write_text("[1, 2]"),
-    "list of words": lambda squares, bad: bad.write_text('{"one": "why"}'),
-    "no list": lambda squares, bad: bad.unlink(),
+    "truncated images": lambda images, bad: os.truncate(images, 1000),
+    "empty images": lambda images, bad: os.truncate(images, 0),
+    "no images": lambda images, bad: images.unlink(),
+    "garbage images": lambda images, bad: images.write_bytes(b"garbage" * 1000),
+    "images of other data": lambda images, bad: np.save(images, np.zeros((3, 3, SIZE, SIZE), np.uint8)),
+    "images of another type": lambda images, bad: np.save(images, np.zeros((15, 3, SIZE, SIZE), np.int8)),
+    "objects": lambda images, bad: np.save(images, np.array([None, {}]), allow_pickle=True),
+    "garbage list": lambda images, bad: bad.write_bytes(b"\xff{garbage"),
+    "empty list": lambda images, bad: bad.write_text(""),
+    "another list": lambda images, bad: bad.write_text("[1, 2]"),
+    "list of words": lambda images, bad: bad.write_text('{"one": "why"}'),
+    "no list": lambda images, bad: bad.unlink(),
     "nothing": _replace,
 }
 
@@ -248,7 +248,7 @@ def test_a_full_disk_leaves_nothing(photos: Path, decode: Decode, cache_dir: Pat
 
 
 def test_a_place_for_the_cache_is_chosen(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(squares, "physical_memory", lambda: 4000.0)
+    monkeypatch.setattr(module, "physical_memory", lambda: 4000.0)
     usage = shutil.disk_usage(cache_dir.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2001))
     assert choose_cache(1000, cache_dir) == "disk"
@@ -276,8 +276,8 @@ def _decode_slowly(root: Path, cache_dir: Path, start: Any, results: Any) -> Non
     start.wait()
     found = decode_all(decoder(root), "disk", cache_dir, "photos", stop=True)
     # By NumPy: torch's threads do not live on in a forked process, and it would die of their absence.
-    assert isinstance(found.squares, Tensor)
-    results.put(int(found.squares.numpy().sum()) if len(found.squares) == 60 else -1)
+    assert isinstance(found.images, Tensor)
+    results.put(int(found.images.numpy().sum()) if len(found.images) == 60 else -1)
 
 
 def test_processes_at_once_agree(tmp_path: Path, cache_dir: Path) -> None:
@@ -295,9 +295,9 @@ def test_processes_at_once_agree(tmp_path: Path, cache_dir: Path) -> None:
     assert files_of(cache_dir) == [".json", ".npy"]
 
 
-def test_writing_to_squares_does_not_change_the_cache(photos: Path, decode: Decode, cache_dir: Path) -> None:
+def test_writing_resize_and_crops_does_not_change_the_cache(photos: Path, decode: Decode, cache_dir: Path) -> None:
     first, _ = decode(photos)
-    found = decode_all(decoder(photos), "disk", cache_dir, "photos", stop=True).squares
+    found = decode_all(decoder(photos), "disk", cache_dir, "photos", stop=True).images
     assert isinstance(found, Tensor)
     found.zero_()
     assert torch.equal(decode(photos)[0], first)
@@ -321,10 +321,10 @@ def test_all_that_is_bad_is_found_now_and_later(photos: Path, cache_dir: Path, c
         for why, reason in zip(found.bad.values(), reasons, strict=True):
             assert why.startswith(reason)
         good = torch.tensor([0, 9, len(reasons) + 10])
-        expected = [to_square(open_picture(photos / find_pictures(photos)[0][i]), SIZE) for i in good.tolist()]
-        np.testing.assert_array_equal(found.squares.index_select(0, good).numpy(), np.stack(expected))
+        expected = [resize_and_crop(open_image(photos / find_images(photos)[0][i]), SIZE) for i in good.tolist()]
+        np.testing.assert_array_equal(found.images.index_select(0, good).numpy(), np.stack(expected))
         if cache != "none":
-            assert not found.squares.index_select(0, torch.tensor([10, 15])).any()
+            assert not found.images.index_select(0, torch.tensor([10, 15])).any()
 
 
 @pytest.mark.parametrize("cache", ["disk", "memory", "none"])
@@ -335,7 +335,7 @@ def test_the_first_that_is_bad_stops_it(photos: Path, cache_dir: Path, cache: Ca
         decode_all(decoder(photos), cache, cache_dir, "photos", stop=False)
     before = files_of(cache_dir) if cache_dir.exists() else []
     with pytest.raises(
-        DataError, match=r"^--data.path: bees/x00.jpg: damaged \(.*\); mend or remove it, or give --data"
+        DataError, match=r"^path: bees/x00.jpg: damaged \(.*\); repair or remove it, or give `on_bad_image"
     ):
         decode_all(decoder(photos), cache, cache_dir, "photos", stop=True)
     assert (files_of(cache_dir) if cache_dir.exists() else []) == before
@@ -349,89 +349,35 @@ def test_names_are_those_of_now(photos: Path, cache_dir: Path) -> None:
         decode_all(decoder(photos), "disk", cache_dir, "photos", stop=True)
 
 
-def test_a_mended_picture_is_good(photos: Path, cache_dir: Path) -> None:
+def test_a_repaired_image_is_good(photos: Path, cache_dir: Path) -> None:
     (photos / "ants" / "0000.png").write_bytes(b"")
     assert decode_all(decoder(photos), "disk", cache_dir, "photos", stop=False).bad == {0: "the file is empty"}
     Image.fromarray(pixels(0, 0)).save(photos / "ants" / "0000.png")
     found = decode_all(decoder(photos), "disk", cache_dir, "photos", stop=True)
     assert not found.bad
-    assert found.squares.index_select(0, torch.tensor([0])).any()
+    assert found.images.index_select(0, torch.tensor([0])).any()
 
 
-def test_a_picture_that_goes_bad_later_is_one_line(photos: Path, cache_dir: Path) -> None:
+def test_an_image_that_goes_bad_later_is_one_line(photos: Path, cache_dir: Path) -> None:
     found = decode_all(decoder(photos), "none", cache_dir, "photos", stop=True)
     (photos / "ants" / "0003.png").write_bytes(b"")
     with pytest.raises(
         DataError,
-        match=r"^--data.path: ants/0003\.png has changed since it was looked at: the file is empty; leave",
+        match=r"^path: ants/0003\.png has changed since it was first decoded: the file is empty; leave",
     ):
-        found.squares.index_select(0, torch.tensor([2, 3]))
+        found.images.index_select(0, torch.tensor([2, 3]))
 
 
-def test_many_pictures_keep_their_order(tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(squares, "AT_ONCE", 4)
+def test_many_images_keep_their_order(tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", 4)
     for number in range(30):
         Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{number:02}.png")
     for cache in ("memory", "disk", "none"):
         found = decode_all(decoder(tmp_path, 2), cache, cache_dir, "photos", stop=True)
-        assert found.squares.index_select(0, torch.arange(30))[:, 0, 0, 0].tolist() == list(range(30))
+        assert found.images.index_select(0, torch.arange(30))[:, 0, 0, 0].tolist() == list(range(30))
 
 
-def test_transformed_squares_are_indexed_like_a_tensor() -> None:
-    from torchvision.transforms import v2
-
-    x = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 4, 4).contiguous()
-    rows = torch.tensor([4, 2, 0])
-    some = Transformed(x, rows, [v2.CenterCrop(2)])
-    assert len(some) == 3
-    batch = some.index_select(0, torch.tensor([2, 0]))
-    assert batch.shape == (2, 3, 2, 2)
-    assert batch[:, 0, 0, 0].tolist() == [0, 4]
-
-
-# What is found in a folder
-
-
-def test_pictures_are_found_by_their_endings(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a.png", "c.tar.gz", ".hidden.jpg", "notes.txt", "Thumbs.db", "jpg", "d.jpeg.txt", "e.heic"):
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "deep" / "er").mkdir(parents=True)
-    (tmp_path / "deep" / "er" / "f.webp").write_bytes(b"")
-    (tmp_path / ".git").mkdir()
-    (tmp_path / ".git" / "g.jpg").write_bytes(b"")
-    (tmp_path / "folder.jpg").mkdir()
-    found, others = find_pictures(tmp_path)
-    assert [str(path) for path in found] == ["a.png", "b.JPG", "deep/er/f.webp", "e.heic"]
-    assert others == 5
-
-
-def test_links_are_followed_but_not_round_and_round(tmp_path: Path) -> None:
-    photos = write_photos(tmp_path / "photos", ["ants"], 2)
-    (tmp_path / "elsewhere").mkdir()
-    Image.new("RGB", (4, 4)).save(tmp_path / "elsewhere" / "a.png")
-    (photos / "bees").symlink_to(tmp_path / "elsewhere")
-    (photos / "copies").symlink_to(tmp_path / "elsewhere")
-    (photos / "ants" / "up").symlink_to(photos)
-    (photos / "ants" / "self").symlink_to(photos / "ants")
-    (tmp_path / "elsewhere" / "top").symlink_to(tmp_path)
-    found, _ = find_pictures(photos)
-    assert [str(path) for path in found] == ["ants/0000.png", "ants/0001.png", "bees/a.png", "copies/a.png"]
-
-
-def test_a_folder_that_cannot_be_read_is_an_error(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.scandir
-
-    def refuse(path: Any) -> Any:  # noqa: ANN401  # of os
-        if str(path).endswith("bees"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(PermissionError):
-        find_pictures(photos)
-
-
-def test_an_unreadable_picture_has_a_fingerprint(photos: Path) -> None:
+def test_an_unreadable_image_has_a_fingerprint(photos: Path) -> None:
     before = decoder(photos).fingerprint
     (photos / "ants" / "0000.png").unlink()
     (photos / "ants" / "0000.png").symlink_to("/nowhere")

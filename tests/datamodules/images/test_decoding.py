@@ -17,7 +17,7 @@ from PIL import Image, features
 from torchvision.transforms import v2
 
 from datamodules.images import decoding as decode
-from datamodules.images.decoding import ImageError, Interpolation, open_picture, read_file, to_rgb, to_square
+from datamodules.images.decoding import ImageError, Interpolation, open_image, read_file, resize_and_crop, to_rgb
 from tests.helpers.photos import BAD, bomb, chunk, encoded
 
 # Four flat corners, so that they survive JPEG: red, green, blue and white.
@@ -26,7 +26,7 @@ SIDE = 16
 
 
 def four() -> Image.Image:
-    """Make a picture of four squares, 48 wide and 32 high; the left ones are twice as wide."""
+    """Return an image of four rectangles, 48 wide and 32 high; the left ones are twice as wide."""
     small = np.array(CORNERS, np.uint8)
     return Image.fromarray(small.repeat(SIDE, 0).repeat([2 * SIDE, SIDE], 1))
 
@@ -42,7 +42,7 @@ def assert_colors(image: Image.Image, expected: Any, within: int = 2) -> None:  
     np.testing.assert_allclose(corners(image), np.array(expected), atol=within)
 
 
-# How a picture that is upright must have been stored under each orientation.
+# How an image that is upright must have been stored under each orientation.
 STORED = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -57,7 +57,7 @@ STORED = {
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", STORED)
-def test_pictures_stand_upright(orientation: int, kind: str) -> None:
+def test_images_stand_upright(orientation: int, kind: str) -> None:
     turn = STORED[orientation]
     stored = four() if turn is None else four().transpose(turn)
     exif = Image.Exif()
@@ -188,7 +188,7 @@ def test_floating_point_gray() -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "MPO", "AVIF"])
-def test_the_first_of_several_pictures(kind: str) -> None:
+def test_the_first_of_several_images(kind: str) -> None:
     if kind == "AVIF" and not features.check("avif"):
         pytest.skip("this Pillow reads no AVIF")
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -208,12 +208,12 @@ def test_other_color_spaces() -> None:
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_is_no_picture_says_why(tmp_path: Path, case: str) -> None:
+def test_what_is_no_image_says_why(tmp_path: Path, case: str) -> None:
     write, ending, why = BAD[case]
     path = tmp_path / f"bad.{ending}"
     write(path)
     with pytest.raises(ImageError) as error:
-        open_picture(path)
+        open_image(path)
     assert str(error.value).startswith(why)
     assert "\n" not in str(error.value)
 
@@ -231,15 +231,15 @@ def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         content,
         b"\xc5\xd0\xd3\xc6" + struct.pack("<6I", 30, len(content), 0, 0, 0, 0) + b"\xff\xff" + content,
     ):
-        with pytest.raises(ImageError, match="no picture of a known format"):
+        with pytest.raises(ImageError, match="not an image of a known format"):
             to_rgb(text)
-    with pytest.raises(ImageError, match="no picture of a known format"):
+    with pytest.raises(ImageError, match="not an image of a known format"):
         to_rgb(b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>')
 
 
-def test_a_folder_is_no_picture(tmp_path: Path) -> None:
+def test_a_folder_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").mkdir()
-    with pytest.raises(ImageError, match="no regular file"):
+    with pytest.raises(ImageError, match="not a regular file"):
         read_file(tmp_path / "a.jpg")
 
 
@@ -274,7 +274,7 @@ SEEDS: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("kind", SEEDS)
 @pytest.mark.filterwarnings("ignore")
-def test_damage_of_any_kind_is_a_picture_error(kind: str) -> None:
+def test_damage_of_any_kind_is_an_image_error(kind: str) -> None:
     rng = np.random.default_rng(0)
     whole = np.frombuffer(SEEDS[kind](), np.uint8)
     outcomes = set()
@@ -285,8 +285,8 @@ def test_damage_of_any_kind_is_a_picture_error(kind: str) -> None:
         if len(content):
             content[places] = rng.integers(0, 256, len(places))
         try:
-            assert to_square(to_rgb(content.tobytes()), 8).shape == (3, 8, 8)
-            outcomes.add("picture")
+            assert resize_and_crop(to_rgb(content.tobytes()), 8).shape == (3, 8, 8)
+            outcomes.add("image")
         except ImageError:
             outcomes.add("none")
     assert "none" in outcomes
@@ -294,12 +294,12 @@ def test_damage_of_any_kind_is_a_picture_error(kind: str) -> None:
 
 def test_warnings_are_as_before_when_threads_have_decoded(tmp_path: Path) -> None:
     from datamodules.images.decoded import Decoder, decode_all
-    from datamodules.images.folder import PictureFiles
+    from datamodules.images.folder import ImageFiles
 
     exif = _exif(_entry(274, 3, 2, b"\0\x06\0\x06"))  # two orientations, of which Pillow warns
     for number in range(60):
         (tmp_path / f"{number}.jpg").write_bytes(encoded(four(), "JPEG", exif=exif))
-    files = PictureFiles(tmp_path, [Path(f"{number}.jpg") for number in range(60)])
+    files = ImageFiles(tmp_path, [Path(f"{number}.jpg") for number in range(60)])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         before = list(warnings.filters)
@@ -315,20 +315,20 @@ def test_warnings_are_as_before_when_threads_have_decoded(tmp_path: Path) -> Non
 # To one size
 
 
-def torchvision_square(image: Image.Image, size: int, interpolation: Interpolation) -> NDArray[np.int_]:
+def torchvision_crop(image: Image.Image, size: int, interpolation: Interpolation) -> NDArray[np.int_]:
     mode = v2.InterpolationMode(interpolation)
-    square = v2.Compose([v2.Resize(size, mode), v2.CenterCrop(size)])(image)
-    return np.asarray(square).transpose(2, 0, 1).astype(int)
+    crop = v2.Compose([v2.Resize(size, mode), v2.CenterCrop(size)])(image)
+    return np.asarray(crop).transpose(2, 0, 1).astype(int)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_squares_are_those_of_torchvision_on_photographs(data_dir: str, interpolation: Interpolation) -> None:
+def test_crops_are_those_of_torchvision_on_photographs(data_dir: str, interpolation: Interpolation) -> None:
     photos = sorted(Path(data_dir, "hymenoptera_data").rglob("*.jpg"))[::40]
     assert len(photos) > 5
     for path in photos:
         image = to_rgb(read_file(path))
         for size in (37, 224):
-            difference = to_square(image, size, interpolation) - torchvision_square(image, size, interpolation)
+            difference = resize_and_crop(image, size, interpolation) - torchvision_crop(image, size, interpolation)
             # Cubic weights overshoot, and Pillow cuts off between its two passes, whose order depends on the shape.
             within = 1 if interpolation == "bilinear" else 8
             assert abs(difference).max() <= within, path
@@ -339,25 +339,25 @@ def test_squares_are_those_of_torchvision_on_photographs(data_dir: str, interpol
     "size", [(1, 1), (1, 300), (300, 1), (7, 901), (901, 7), (31, 33), (32, 33), (33, 32), (500, 32)]
 )
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_squares_are_those_of_torchvision_for_any_shape(size: tuple[int, int], interpolation: Interpolation) -> None:
+def test_crops_are_those_of_torchvision_for_any_shape(size: tuple[int, int], interpolation: Interpolation) -> None:
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).resize(size, Image.Resampling.BILINEAR)
     for side in (1, 16, 32, 33):
-        difference = to_square(image, side, interpolation) - torchvision_square(image, side, interpolation)
+        difference = resize_and_crop(image, side, interpolation) - torchvision_crop(image, side, interpolation)
         assert abs(difference).max() <= 1
 
 
 def test_nearest_takes_pixels_as_they_are() -> None:
-    square = to_square(four(), 16, "nearest")
-    assert {tuple(pixel) for pixel in square.reshape(3, -1).T.tolist()} <= {tuple(c) for row in CORNERS for c in row}
+    crop = resize_and_crop(four(), 16, "nearest")
+    assert {tuple(pixel) for pixel in crop.reshape(3, -1).T.tolist()} <= {tuple(c) for row in CORNERS for c in row}
 
 
 def test_a_row_of_a_million_pixels_is_no_danger() -> None:
-    square = to_square(Image.new("RGB", (1_000_000, 1), "red"), 256)  # resized whole it would be 200 GB
-    assert (square == np.array([255, 0, 0])[:, None, None]).all()
+    crop = resize_and_crop(Image.new("RGB", (1_000_000, 1), "red"), 256)  # resized whole it would be 200 GB
+    assert (crop == np.array([255, 0, 0])[:, None, None]).all()
 
 
-# What holds a picture
+# What holds an image
 
 
 def _arrays() -> dict[str, Any]:
@@ -374,13 +374,13 @@ def _arrays() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["PIL", "bytes", "HWC", "CHW", "tensor", "RGBA"])
-def test_whatever_holds_a_picture_is_opened(kind: str) -> None:
-    assert_colors(open_picture(_arrays()[kind]), CORNERS, within=0)
+def test_whatever_holds_an_image_is_opened(kind: str) -> None:
+    assert_colors(open_image(_arrays()[kind]), CORNERS, within=0)
 
 
 @pytest.mark.parametrize("shape", [(32, 48), (1, 32, 48), (32, 48, 1)])
 def test_gray_arrays(shape: tuple[int, ...]) -> None:
-    image = open_picture(np.asarray(four().convert("L")).reshape(shape))
+    image = open_image(np.asarray(four().convert("L")).reshape(shape))
     assert_colors(image, [[[76] * 3, [150] * 3], [[29] * 3, [255] * 3]], within=1)
 
 
@@ -388,7 +388,7 @@ def test_gray_arrays(shape: tuple[int, ...]) -> None:
 def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | Path) -> None:
     monkeypatch.chdir(tmp_path)
     four().save("a.png")
-    assert_colors(open_picture(name), CORNERS, within=0)
+    assert_colors(open_image(name), CORNERS, within=0)
 
 
 @pytest.mark.parametrize(
@@ -398,26 +398,26 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | Path
         (np.zeros((4, 4, 3), np.float32), "an array of float32, not of uint8"),
         ([[1, 2], [3, 4]], "an array of int64, not of uint8"),
         (io.BytesIO(b"x"), "an array of object, not of uint8"),
-        (bytearray(b"some bytes"), r"no picture can be made of an array of shape \(10,\)"),
-        (np.zeros((0, 4, 3), np.uint8), r"no picture can be made of an array of shape \(0, 4, 3\)"),
-        (np.zeros((), np.uint8), r"no picture can be made of an array of shape \(\)"),
-        (np.zeros((2, 5, 5, 3), np.uint8), r"no picture can be made of an array of shape \(2, 5, 5, 3\)"),
-        (np.zeros((5, 5, 7), np.uint8), r"no picture can be made of an array of shape \(5, 5, 7\)"),
+        (bytearray(b"some bytes"), r"an array of shape \(10,\) is not an image"),
+        (np.zeros((0, 4, 3), np.uint8), r"an array of shape \(0, 4, 3\) is not an image"),
+        (np.zeros((), np.uint8), r"an array of shape \(\) is not an image"),
+        (np.zeros((2, 5, 5, 3), np.uint8), r"an array of shape \(2, 5, 5, 3\) is not an image"),
+        (np.zeros((5, 5, 7), np.uint8), r"an array of shape \(5, 5, 7\) is not an image"),
         (Image.new("RGB", (0, 0)), "damaged"),
         (b"", "the file is empty"),
-        (b"text", "no picture of a known format"),
+        (b"text", "not an image of a known format"),
         (bomb(), "a decompression bomb"),
-        ("", "no regular file"),
-        ("a\0b", "no regular file"),
-        ("nowhere.jpg", "no regular file"),
+        ("", "not a regular file"),
+        ("a\0b", "not a regular file"),
+        ("nowhere.jpg", "not a regular file"),
     ],
 )
-def test_what_holds_no_picture_says_why(raw: Any, why: str) -> None:  # noqa: ANN401  # anything
+def test_what_holds_no_image_says_why(raw: Any, why: str) -> None:  # noqa: ANN401  # anything
     with pytest.raises(ImageError, match=f"^{why}"):
-        open_picture(raw)
+        open_image(raw)
 
 
-def test_a_picture_that_pillow_has_only_begun_to_read(tmp_path: Path) -> None:
+def test_an_image_that_pillow_has_only_begun_to_read(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(encoded(four(), "JPEG")[:-10])
     with pytest.raises(ImageError, match="damaged"):
-        open_picture(Image.open(tmp_path / "a.jpg"))
+        open_image(Image.open(tmp_path / "a.jpg"))
