@@ -58,19 +58,12 @@ class CSVDataModule(LabeledDataModule):
         numeric: Columns of numbers, whatever they look like.
         categorical: Columns of categories, whatever they look like.
         exclude: Columns that are not features.
-        header: Whether the first line has the names of the columns; inferred unless given, as are the following
-            options. Columns without names are called x1, x2, ... and y.
-        delimiter: The character between two values.
-        quote: The character around values that contain a delimiter.
-        decimal: The decimal sign.
-        encoding: Python's name of the encoding; UTF-8 unless given.
-        missing_values: Further signs of a missing value, besides the usual ones.
         streaming: Whether to read the table in parts while training, in memory that does not grow with it; by default
             if it is larger than a quarter of the memory. Rows are then divided by a hash of their number (or group),
             columns are fitted on a random sample of the training rows, and `balance` and `time_column` are unavailable.
         batch_size: Rows in a training batch; by default a power of two near a two-hundredth of the training rows, from
             32 to 1024.
-        kwargs: Options of `UserDataModule` and `DataModule`.
+        kwargs: Options of `LabeledDataModule`, `UserDataModule` and `DataModule`.
 
     Raises:
         DataError: If the table cannot be read or learned from; the message names the file, line or column.
@@ -90,12 +83,6 @@ class CSVDataModule(LabeledDataModule):
         numeric: Sequence[str] = (),
         categorical: Sequence[str] = (),
         exclude: Sequence[str] = (),
-        header: bool | None = None,
-        delimiter: str | None = None,
-        quote: str | None = None,
-        decimal: str | None = None,
-        encoding: str | None = None,
-        missing_values: Sequence[str] = (),
         streaming: bool | None = None,
         batch_size: int | None = None,
         **kwargs: Any,
@@ -107,7 +94,6 @@ class CSVDataModule(LabeledDataModule):
         self.group_column, self.time_column, self.stratify = group_column, time_column, stratify
         self.exclude = list(exclude)
         self.kinds: dict[str, Kind] = {**dict.fromkeys(numeric, "number"), **dict.fromkeys(categorical, "category")}
-        self._dialect = header, delimiter, quote, decimal, encoding, tuple(missing_values)
         self.streaming = streaming
         self._columns: TablePreprocessor | None = None  # fitted, or from a checkpoint
         both = set(numeric) & set(categorical)
@@ -137,7 +123,7 @@ class CSVDataModule(LabeledDataModule):
     def open(self, path: str, option: str = "path") -> TableFiles:
         """Find the files of a table; `option` names the argument that gave the path, for messages."""
         names = None if self._columns is None else [column.name for column in self._columns.columns]
-        return TableFiles(path, Dialect(*self._dialect), self.cache_dir, option, names, self.text_columns)
+        return TableFiles(path, Dialect(*self.dialect), self.cache_dir, option, names, self.text_columns)
 
     def open_source(self) -> TableSource:
         """Open the table, to be held in memory or streamed."""

@@ -1,6 +1,7 @@
 """The base of data modules for tables with a column to predict."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -83,6 +84,13 @@ class LabeledDataModule(UserDataModule):
         val_path: Separate files for validation.
         test_path: Separate files for the test.
         task: `regression`, `binary` or `multiclass`; inferred from the target unless given.
+        header: Whether the first line has the names of the columns; inferred unless given, as are the following
+            options. Columns without names are called x1, x2, ... and y.
+        delimiter: The character between two values.
+        quote: The character around values that contain a delimiter.
+        decimal: The decimal sign.
+        encoding: Python's name of the encoding; UTF-8, or UTF-16 with a mark, unless given.
+        missing_values: Further signs of a missing value, besides the usual ones.
         kwargs: Options of `UserDataModule` and `DataModule`.
     """
 
@@ -94,11 +102,18 @@ class LabeledDataModule(UserDataModule):
         val_path: str | None = None,
         test_path: str | None = None,
         task: TaskName | None = None,
+        header: bool | None = None,
+        delimiter: str | None = None,
+        quote: str | None = None,
+        decimal: str | None = None,
+        encoding: str | None = None,
+        missing_values: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(path, **kwargs)
         self.val_path, self.test_path = val_path, test_path
         self.given_task = task
+        self.dialect = header, delimiter, quote, decimal, encoding, tuple(missing_values)
 
     @abstractmethod
     def open(self, path: str, option: str = "path") -> TableFiles:

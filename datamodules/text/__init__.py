@@ -1,1 +1,1 @@
-"""Texts: labeled ones, and running text."""
+"""Labeled texts, and plain text."""

@@ -131,7 +131,7 @@ class TextCorpusDataModule(UserDataModule):
 
     @cached_property
     def encoder(self) -> CorpusEncoder:
-        """What fits tokenizers on the text, and encodes it."""
+        """The encoder of the text, with the cache."""
         return CorpusEncoder(self.files, Cache(self.cache_dir))
 
     @property
@@ -235,7 +235,7 @@ class TextCorpusDataModule(UserDataModule):
         unknown = (ids == UNKNOWN).nonzero()
         if len(unknown):
             raise DataError(
-                f"{where}: {text[int(unknown[0])]!r} is no character of the training text",
+                f"{where}: {text[int(unknown[0])]!r} is no character of the text that the model was trained on",
                 "write it otherwise, or train with `tokenizer='bpe'`, which can encode every text",
             )
         return ids

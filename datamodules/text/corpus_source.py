@@ -1,4 +1,4 @@
-"""What a `TextCorpusDataModule` reads: a text as windows of tokens, or prompts."""
+"""Everything a `TextCorpusDataModule` reads: a text as windows of tokens, or prompts."""
 
 import logging
 from functools import cached_property

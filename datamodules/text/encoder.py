@@ -1,5 +1,6 @@
 """A plain text as tokens: encoded once, and cached."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,7 @@ class CorpusEncoder:
     def encode(self, tokenizer: Tokenizer, start: int, end: int) -> Tokens:
         """Return the tokens of a stretch of the text, `(N,)`, memory-mapped if they could be cached."""
         path = self._path("tokens", ".npy", tokenizer.state, self.files.fingerprint, start, end)
-
-        def load(file: Path) -> Tokens:
-            return _load(file, tokenizer.size)
-
+        load = partial(_load, size=tokenizer.size)
         cached = self.cache.read(path, load)
         if cached is not None:
             return cached

@@ -28,17 +28,9 @@ class TextFiles:
     def __init__(self, path: str, encoding: str | None) -> None:
         self.path = path
         self.encoding = encoding
+        self.name = path or f"the language reference of Python {platform.python_version()}"  # in messages
+        self.stem = Path(path).stem.strip("*.") or "text" if path else "pydoc"  # of cached files
         self._contents: dict[Path, str] | None = None
-
-    @property
-    def name(self) -> str:
-        """What the text is called in messages."""
-        return self.path or f"the language reference of Python {platform.python_version()}"
-
-    @property
-    def stem(self) -> str:
-        """What files made from the text are called."""
-        return Path(self.path).stem.strip("*.") or "text" if self.path else "pydoc"
 
     @property
     def contents(self) -> dict[Path, str]:

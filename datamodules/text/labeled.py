@@ -1,7 +1,7 @@
 """A user's texts with labels: from a table, or from lines, to batches of token ids."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -40,6 +40,7 @@ class TextCSVDataModule(LabeledDataModule):
 
     The form is detected from the content. In lines quotes have no meaning, and the columns are `label`, `text` and, of
     `LABEL:sub`, `fine_label`. `predict` reads any of these without labels too, and a file with a text in each line.
+    The signs of missing values are those of labels; a text is missing only if it is empty, as it may well be "NA".
 
     A batch is token ids, int64, `(B, T)`, with 0 as padding, and the labels. Batches are of texts of similar length.
     The tokenizer is fitted on the training texts and kept in the checkpoint. Texts and their ids, of four bytes a
@@ -61,16 +62,8 @@ class TextCSVDataModule(LabeledDataModule):
         min_count: How often a token must occur in training to be in the vocabulary. Above 1, there are unknown tokens
             in training too.
         max_length: The most tokens of a text; longer ones are truncated at the end.
-        header: Whether the first line of a table has the names of the columns; inferred unless given, as the following
-            are. Columns without names are called x1, x2, ... and y.
-        delimiter: The character between two values of a table.
-        quote: The character around values that contain a delimiter.
-        decimal: The decimal sign.
-        encoding: Python's name of the encoding; UTF-8, or UTF-16 with a mark, unless given.
-        missing_values: Further signs of a missing label of a table, besides the usual ones. Of texts only empty ones
-            are missing, as "NA" or "?" may have been written.
         batch_size: Texts in a training batch.
-        kwargs: Options of `UserDataModule` and `DataModule`.
+        kwargs: Options of `LabeledDataModule`, `UserDataModule` and `DataModule`.
 
     Raises:
         DataError: If the texts cannot be read or learned from; the message names the file, line or column.
@@ -91,12 +84,6 @@ class TextCSVDataModule(LabeledDataModule):
         vocab_size: int = 20_000,
         min_count: int = 1,
         max_length: int = 256,
-        header: bool | None = None,
-        delimiter: str | None = None,
-        quote: str | None = None,
-        decimal: str | None = None,
-        encoding: str | None = None,
-        missing_values: Sequence[str] = (),
         batch_size: int = 64,
         **kwargs: Any,
     ) -> None:
@@ -113,7 +100,6 @@ class TextCSVDataModule(LabeledDataModule):
         self._tokenizer = Tokenizer(tokenizer, lowercase)
         self._trained: list[str] | None = None  # the columns of the table that the tokenizer was fitted on
         self.loaded_columns: set[str] = set()  # names that were not given, but came with a checkpoint
-        self._dialect = header, delimiter, quote, decimal, encoding, tuple(missing_values)
 
     # What the data determine
 
@@ -148,7 +134,7 @@ class TextCSVDataModule(LabeledDataModule):
         text, label = self.text_column, self.label_column
         if self._trained is None:  # other files have the columns of those to train on
             text, label = (text, None) if option == "path" else (self.source_column, self.target_column)
-        return open_texts(path, TextDialect(*self._dialect), self.cache_dir, option, text, label, self._trained)
+        return open_texts(path, TextDialect(*self.dialect), self.cache_dir, option, text, label, self._trained)
 
     def open_source(self) -> TextSource:
         """Open the files at the path."""
@@ -210,11 +196,9 @@ class TextCSVDataModule(LabeledDataModule):
                 lines.append(f"no text of {listed(unseen, 8)} is left to train on; there are too few of them")
         return "\n".join(lines)
 
-    # Texts to predict
-
     def row_keys(self) -> dict[str, Iterator[Any]]:
         """Return every predicted text, in their order."""
-        return {"text": self.source.rows()}
+        return {"text": strings(self.source.whole.table[self.source_column])}
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # a text, or what can be made a tensor of
         """Encode one text as in a batch.

@@ -1,4 +1,4 @@
-"""What a `TextCSVDataModule` reads: texts with their labels, in tables or in lines."""
+"""Everything a `TextCSVDataModule` reads: texts with their labels, in tables or in lines."""
 
 import logging
 from collections.abc import Iterator
@@ -66,8 +66,7 @@ class TextSource(LabeledSource):
     def _check_column(self, name: str, option: str) -> None:
         names, path = self.whole.table.column_names, self.data.path
         if name in self.data.loaded_columns:
-            path = f"{path}: this model was trained on the column {name}; name yours by `{option}`"
-            check_names([name], names, path)
+            check_names([name], names, f"{path}: this model was trained on the column {name}; name yours by `{option}`")
         check_names([name], names, path, option, name)
 
     @cached_property
@@ -159,10 +158,6 @@ class TextSource(LabeledSource):
         for line in oddities([x], truncated, self.data.max_length):
             logger.warning(f"{self.data.path}: {line}")
         return x
-
-    def rows(self) -> Iterator[str]:
-        """Yield the text of every row."""
-        return strings(self.whole.table[self.source_column])
 
 
 def oddities(texts: list[RaggedTokens], truncated: int, max_length: int) -> list[str]:
