@@ -1,4 +1,4 @@
-"""What a model learns from: LightningDataModules that give raw, encoded batches."""
+"""Data modules: LightningDataModules of encoded batches, which models normalize."""
 
 from datamodules.base import DataModule
 from datamodules.errors import DataError

@@ -74,9 +74,10 @@ class DataModule(AugmentingDataModule):
             raise DataError("a batch has at least 1 sample", option="batch_size", value=batch_size)
         if num_workers < 0:
             raise DataError("give a number of processes, 0 or more", option="num_workers", value=num_workers)
-        if num_folds and not (num_folds > 1 and 0 <= fold < num_folds):
-            problem = f"of `num_folds={num_folds}`: give 2 or more folds, counted from 0"
-            raise DataError(problem, option="fold", value=fold)
+        if num_folds < 0 or num_folds == 1:
+            raise DataError("give 2 or more folds, or 0 for none", option="num_folds", value=num_folds)
+        if num_folds and not 0 <= fold < num_folds:
+            raise DataError(f"the folds are 0 to {num_folds - 1}", option="fold", value=fold)
         self.batch_size = batch_size
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
@@ -120,8 +121,7 @@ class DataModule(AugmentingDataModule):
         pool = given["train"]
         labels = pool.y if self.task != "regression" else None
         if self.balance != "none" and labels is None:
-            problem = "only classes can be balanced, and this is a regression"
-            raise DataError(problem, option="balance", value=self.balance)
+            raise DataError("only classes can be balanced, and this is a regression", "", "balance", self.balance)
         indices = self.holdout.divide(len(pool), labels, given.keys())
         if not len(indices["train"]):
             raise DataError(f"{type(self).__name__}: no sample of {len(pool)} is left to train on", "hold out less")
@@ -151,8 +151,7 @@ class DataModule(AugmentingDataModule):
         """Load and divide the data; Lightning calls this in every process."""
         super().setup(stage)
         if self.trainer is not None and stage in ("fit", "validate") and not self.val_dataloader():
-            # So that `trainer.enable_validation` is right.
-            self.trainer.limit_val_batches = 0
+            self.trainer.limit_val_batches = 0  # so that `trainer.enable_validation` is right
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # whatever NumPy can read: a row, an image, a list
         """Encode one raw input as in a batch.
@@ -280,13 +279,10 @@ class DataModule(AugmentingDataModule):
             return [self._make_loader(split)]
         samples, indices = split.samples, split.indices
         shuffle = stage == "train" if shuffle is None else shuffle
-        weights = None
-        if shuffle and self.balance == "weights":
-            weights = class_weights(samples.y[indices])
+        weights = class_weights(samples.y[indices]) if shuffle and self.balance == "weights" else None
         views = len(samples) // len(indices) if stage in self._features else 1
         batch_size = self.batch_size * (1 if stage == "train" else EVALUATION_BATCHES)
-        lengths = self._lengths(split)
-        sampler = BatchSampler(indices, batch_size, shuffle, self.seed, weights, views, lengths)
+        sampler = BatchSampler(indices, batch_size, shuffle, self.seed, weights, views, self._lengths(split))
         return [self._make_loader(samples, sampler)]
 
     def _lengths(self, split: Split) -> Tensor | None:
@@ -304,6 +300,5 @@ class DataModule(AugmentingDataModule):
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            # Its own generator, as a new iterator draws from it: a resumed run must draw the same dropout again.
-            generator=torch.Generator(),
+            generator=torch.Generator(),  # its own, or iterators would draw from the global one, as dropout does
         )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 class DataError(ValueError):
-    """Data, or an option of a data module, that cannot be used as it is.
+    """Data, or an option of a data module, that cannot be used.
 
     It reads `option=value: problem; remedy.`, in one line. An option that `problem` or `remedy` names stands in
     backticks, alone or with a value, as in "`streaming=False`", so that a command line can show it as a flag.

@@ -93,7 +93,7 @@ def holdout_last(indices: Tensor, fraction: float, times: Tensor) -> tuple[Tenso
 
 
 def downsample(indices: Tensor, labels: Tensor, seed: int) -> Tensor:
-    """Keep as many random samples of every class as the smallest class has.
+    """Reduce every class to as many random samples as the smallest class has.
 
     Args:
         indices: The samples to choose from, shape `(n,)`.

@@ -6,15 +6,12 @@ from functools import cached_property
 from typing import Any, cast
 
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules.base import EVALUATION_BATCHES, DataModule, Stage
 from datamodules.errors import DataError
 from datamodules.sampler import BatchSampler, Inputs, Samples, Split
-
-say = rank_zero_only(print)
 
 
 def physical_memory() -> float:
@@ -42,6 +39,9 @@ class Source:
         data: The data module.
     """
 
+    everything: Any  # the data set of all samples that have a target, in their order
+    unlabeled: Any  # that of all samples, without their targets
+
     def __init__(self, data: Any) -> None:  # noqa: ANN401  # a leaf says which class it is
         self.data = data
 
@@ -49,16 +49,6 @@ class Source:
     def splits(self) -> dict[Stage, Any]:
         """The training, validation and test splits."""
         return cast("dict[Stage, Any]", self.data.divide(self.data.load()))
-
-    @property
-    def everything(self) -> Any:  # noqa: ANN401  # a data set
-        """All samples that have a target, in their order."""
-        raise NotImplementedError
-
-    @property
-    def unlabeled(self) -> Any:  # noqa: ANN401
-        """All samples, without their targets, in their order."""
-        raise NotImplementedError
 
 
 class UserDataModule(DataModule):
@@ -149,7 +139,7 @@ class UserDataModule(DataModule):
     def _sampler(self, dataset: Samples | Inputs) -> BatchSampler:
         order = torch.arange(len(dataset))
         trainer, lengths = self.trainer, None
-        # Predictions that are returned, and not written, are in the order of the rows.
+        # Predictions that are returned instead of written are in the order of the rows.
         writes = trainer is not None and trainer.predicting and not trainer.predict_loop.return_predictions
         if writes or isinstance(dataset, Samples):
             lengths = self._lengths(Split(cast("Samples", dataset), order))  # only the inputs are used

@@ -20,9 +20,8 @@ from datamodules.tables.dialect import Dialect
 from datamodules.tables.files import Part, TableFiles
 from datamodules.tables.fitting import fit
 from datamodules.tables.labeled import LabeledDataModule
-from datamodules.tables.memory import TableInMemory
 from datamodules.tables.preprocessing import TablePreprocessor
-from datamodules.tables.source import TableSource
+from datamodules.tables.source import TableInMemory, TableSource
 from datamodules.tables.streamed import StreamedTable
 from datamodules.tables.streaming import TableStream
 from datamodules.tables.values import Kind, TaskName, sort_key, texts

@@ -263,7 +263,7 @@ def rows(file: Path, dialect: Dialect, header: bool = False) -> Iterator[tuple[i
 
 
 def check_rows(file: Path, dialect: Dialect) -> None:
-    """Find the row that a parser failed at.
+    """Raise an error for the row that a parser failed at.
 
     Raises:
         DataError: If a row has too few or too many values, or a byte is of another encoding.

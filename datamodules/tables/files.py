@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 
 from datamodules.cache import Cache
@@ -34,6 +34,8 @@ from datamodules.tables.reader import (
 from datamodules.tables.values import not_a_number
 
 FORMAT = "1"  # of the cache; a change makes older files unread
+
+logger = logging.getLogger(__name__)
 
 
 class TableFiles:
@@ -162,7 +164,7 @@ class TableFiles:
             return self.files
         if self.cache.read(self.cached, pq.read_metadata) is None:
             size = f"{self.size / 1e6:,.0f} MB"
-            rank_zero_only(print)(f"{self.files[0]}: {size} are converted to Parquet once, in {self.cache.folder}")
+            logger.info("%s: %s are converted to Parquet once, in %s", self.files[0], size, self.cache.folder)
             self._convert()
         return [self.cached]
 

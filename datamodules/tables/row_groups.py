@@ -20,7 +20,7 @@ STAGES = {"train": 0, "val": 1, "test": 2}
 
 
 class RowGroup(NamedTuple):
-    """A row group: its `number` in `file`, and the rows that it has, from row `start` of the whole table on."""
+    """A row group: its `number` in `file`, its first row `start` in the whole table, and its `size` in rows."""
 
     file: Path
     number: int
@@ -63,15 +63,15 @@ class RowGroups:
 
 @dataclass
 class Division:
-    """Which split each row belongs to: by a hash of its number, or of its group, and so the same in every process.
+    """The split of each row: by a hash of its number, or of its group, so that all processes agree.
 
     Args:
         seed: Seed of the hash.
         test_fraction: Share of the rows that is held out for the test.
         val_fraction: Share of the rest that is held out for validation.
-        num_folds: If not 0, `fold` of so many is held out in the place of the test rows, or of the validation rows.
+        num_folds: If not 0, `fold` of so many folds is held out as the test rows, or as the validation rows.
         fold: Which fold.
-        fold_is_val: Whether it takes the place of the validation rows.
+        fold_is_val: Whether the fold is the validation rows.
         group_column: Rows with the same value here belong to the same split.
     """
 

@@ -34,14 +34,14 @@ def _looks(values: pa.ChunkedArray, start: int) -> tuple[int, int, int | None]:
 
 @dataclass
 class Scan:
-    """What one pass over a table finds.
+    """The result of one pass over a table.
 
     Args:
         counts: For each split, how many rows with a target each row group has, shape `(3, groups)`.
-        labels: The values of the target, each twice if it is there so often; None if they are too many for classes.
-        label_rows: In which row each of them is first.
+        labels: The values of the target, each at most twice; None if they are too many for classes.
+        label_rows: The first row of each label.
         sample: Random training rows with a target.
-        rows: Which rows of the table they are.
+        rows: The numbers of the sampled rows.
         unlabeled: How many rows have no target.
     """
 
@@ -59,7 +59,7 @@ def scan(table: RowGroups, target: str, division: Division | None, where: Where,
     Args:
         table: The table.
         target: Name of its target.
-        division: How its rows are divided; None if all are one split, the first.
+        division: How its rows are divided; None if all are training rows.
         where: Returns the place of a value, for messages.
         text: Columns that may have text among their numbers.
 
@@ -81,7 +81,7 @@ def scan(table: RowGroups, target: str, division: Division | None, where: Where,
         for name in list(suspects):
             suspects[name].append(_looks(part[name], group.start))
             if suspects[name][-1][0] < MOSTLY / 2 * suspects[name][-1][1]:
-                del suspects[name]  # text, beyond doubt
+                del suspects[name]  # it is text
         missing = is_missing(part[target])
         unlabeled += int(missing.sum())
         stages = division.stages(part, group.start, here) if division else np.zeros(len(part), np.int8)
@@ -89,7 +89,7 @@ def scan(table: RowGroups, target: str, division: Division | None, where: Where,
         counts[:, at] = [(stages == stage).sum() for stage in STAGES.values()]
         if len(seen) <= LABELS:
             met = pc.value_counts(part[target].filter(pa.array(~missing)))
-            if len(met) > LABELS:  # so many are no classes, and not worth a look at each
+            if len(met) > LABELS:  # too many for classes: skip counting each
                 seen.update(range(LABELS + 1))
             else:
                 for value, times in zip(met.field("values").to_pylist(), met.field("counts").to_pylist(), strict=True):

@@ -1,4 +1,4 @@
-"""Everything read from a streamed table: what one pass over it finds, and its splits as streams of batches."""
+"""Everything read from a streamed table: the result of one pass over it, and its splits as streams of batches."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -27,7 +27,7 @@ class StreamedTable(TableSource):
 
     @cached_property
     def scans(self) -> dict[Stage, tuple[RowGroups, Scan]]:
-        """What one pass over each of the given tables finds."""
+        """Each given table in row groups, and the result of one pass over it."""
         data = self.data
         for option, value, unset in (("balance", data.balance, "none"), ("time_column", data.time_column, None)):
             if value != unset:
@@ -106,7 +106,7 @@ class StreamedTable(TableSource):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the interrupted one; each worker reads a part of an epoch."""
+        """Options that a resumed run must share with the interrupted one; each worker reads a part of an epoch."""
         return {**super().settings, "num_workers": self.data.num_workers}
 
     def _row_groups(self, files: TableFiles) -> RowGroups:

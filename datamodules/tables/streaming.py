@@ -23,23 +23,23 @@ BUFFER = 2**25  # bytes of encoded rows that are shuffled together; two such buf
 class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
     """Whole batches of one split of a table, read row group by row group.
 
-    The row groups of an epoch are put in a random order and dealt out to the processes of a distributed run. Each reads
-    some at a time into a buffer, and goes through it in a random order. So the order of the rows is that of the groups
-    and of the buffers. Of several workers each makes one stretch of the batches, and they take turns. In training every
-    process makes as many batches as the others, for which some rows are repeated and others left out.
+    The row groups of an epoch are shuffled and sharded over the processes of a distributed run. Each process reads some
+    groups at a time into a buffer, and shuffles its rows. Of several workers each makes one contiguous part of the
+    batches, and they take turns. In training all processes make the same number of batches, so some rows are repeated
+    and others are skipped.
 
     Args:
         table: The table.
         columns: How rows are encoded.
         target: Name of the target; None for inputs alone.
-        class_names: Its classes, if it has any.
+        class_names: The classes of the target, if it has any.
         stage: The split.
-        counts: How many of the split's rows each row group has; None for all of them.
-        division: How rows are divided; None if all are of this split.
+        counts: How many rows of the split each row group has; None for all rows.
+        division: How rows are divided; None if all are in this split.
         batch_size: Rows in a batch.
         shuffle: Whether the order is random.
         seed: Seed of the order.
-        where: Names the place of a value, for messages.
+        where: Returns the place of a value, for messages.
     """
 
     def __init__(
@@ -69,28 +69,28 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
         self.seed = seed
         self.where = where
         self.epoch = 0
-        self.start = 0  # how many batches the next epoch skips: those that an interrupted run has already seen
+        self.start = 0  # how many batches the next epoch skips, as an interrupted run has seen them
         self.rank, self.num_ranks = 0, 1
 
     @property
     def samples(self) -> RowGroups:
-        """What it is a split of."""
+        """The table that it is a split of."""
         return self.table
 
     @property
     def size(self) -> int:
-        """How many rows the split has."""
+        """Number of rows of the split."""
         return int(self.counts.sum())
 
     @property
     def num_samples(self) -> int:
-        """How many rows this process goes through in an epoch."""
+        """Number of rows of this process in an epoch."""
         if self.shuffle:
             return math.ceil(self.size / self.num_ranks)
         return sum(int(self.counts[at]) for at in self._groups(0))
 
     def share_out(self) -> None:
-        """Take this process's place among the others, which are known only once training starts.
+        """Set rank and number of processes, which are known only once training starts.
 
         Raises:
             DataError: If there are more processes than row groups to train on.
@@ -103,14 +103,14 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
             )
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order; it is counted up by itself from one epoch to the next."""
+        """Set the epoch, which determines the order; each epoch increments it."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self._edges()) - 1
 
     def _edges(self) -> list[int]:
-        """Where batches begin and end among the rows of this process; a last one of a single row joins another."""
+        """Return the edges of batches among the rows of this process; a last batch of a single row joins another."""
         edges = [*range(0, self.num_samples, self.batch_size), self.num_samples]
         if len(edges) > 2 and edges[-1] - edges[-2] == 1 and self.batch_size > 2:
             del edges[-2]
@@ -123,7 +123,7 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
         return [int(at) for at in order[self.rank :: self.num_ranks]]
 
     def _buffers(self, epoch: int) -> list[list[int]]:
-        """Put the row groups of an epoch together to buffers."""
+        """Return the row groups of an epoch, combined into buffers."""
         buffers: list[list[int]] = []
         room = 0
         for at in self._groups(epoch):
@@ -141,8 +141,8 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
         worker = get_worker_info()
         share = range(len(edges) - 1)[start:]
         if worker is not None:
-            # Batches are asked of the workers in turn; after a resumption, too, the first is asked first, whichever
-            # was due. So the workers take turns in their shares.
+            # The loader asks the workers in turn, and the first one first, also after resuming in mid-turn. So the
+            # shares of the workers rotate.
             place, number = (worker.id + start) % worker.num_workers, worker.num_workers
             sizes = [len(range(at, len(edges) - 1, number)) for at in range(number)]
             share = range(sum(sizes[:place]), sum(sizes[: place + 1]))[len(range(place, start, number)) :]
@@ -159,9 +159,9 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
             x, y = x[size:], y[size:]
 
     def _blocks(self, epoch: int, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Read the buffers that hold the rows of this process from `start` to `stop`, the next one while one is used.
+        """Yield the buffers with the rows of this process from `start` to `stop`, reading one ahead.
 
-        A process with fewer rows than the others begins anew when it is through.
+        A process with fewer rows than the others repeats its first ones.
         """
         buffers = self._buffers(epoch)
         needed = []
@@ -181,7 +181,7 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
                 yield x[skipped:], y[skipped:]
 
     def _load(self, buffer: list[int], epoch: int) -> tuple[Tensor, Tensor]:
-        """Read and encode the rows of some row groups, in their order or a random one."""
+        """Read and encode the rows of some row groups; shuffle them in training."""
         parts = [self._encode(self.table.groups[at]) for at in buffer]
         x, y = (torch.cat(column) for column in zip(*parts, strict=True))
         if self.shuffle:
@@ -195,7 +195,7 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
             needed.append(self.target)
             if self.division is not None and self.division.group_column is not None:
                 needed.append(self.division.group_column)
-        # A feature that is not there is missed, by name, when the rows are encoded.
+        # Encoding raises an error for a feature that is not there.
         part = self.table.read(group, [name for name in dict.fromkeys(needed) if name in self.table.names])
         rows = np.arange(len(part))
         if self.target is not None:

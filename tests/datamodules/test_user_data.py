@@ -153,7 +153,7 @@ def test_other_splits_of_the_same_data_are_refused(tmp_path: Path, stage: str) -
     trainer.fit(model, data)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     run = getattr(quiet_trainer(), stage)
-    with pytest.raises(DataError, match=r"--data.seed 1: a model is tested with the splits it was trained with"):
+    with pytest.raises(DataError, match=r"seed=1: a model is tested with the splits it was trained with"):
         run(model, Points(str(tmp_path / "a.txt"), seed=1), ckpt_path=tmp_path / "a.ckpt", verbose=False)
     # All of other data are taken, however they would be divided.
     other = points(tmp_path / "b.txt", -3, 8, seed=1)
@@ -171,7 +171,7 @@ def test_training_goes_on_with_other_data_only_between_epochs(tmp_path: Path) ->
     trainer.save_checkpoint(tmp_path / "between.ckpt")
 
     with pytest.raises(
-        DataError, match=r"b\.txt: this run was interrupted within an epoch on other data; finish it th"
+        DataError, match=r"b\.txt': this run was interrupted within an epoch on other data; finish it th"
     ):
         quiet_trainer(max_epochs=2).fit(model, points(tmp_path / "b.txt", -9, 30), ckpt_path=tmp_path / "within.ckpt")
     other = points(tmp_path / "b.txt", -9, 30)

@@ -10,7 +10,7 @@ from torch import Tensor
 from datamodules import Samples
 from lit_models import LitTabM, ModelError
 from lit_models.tasks import Regression, TaskName
-from tests.datamodules.test_base import Table
+from tests.helpers.samples import Table
 from tests.helpers.trainers import quiet_trainer
 
 SMALL: dict[str, Any] = {"k": 4, "width": 16, "num_blocks": 1, "embedding_dim": 4, "num_frequencies": 8}

@@ -50,13 +50,13 @@ BAD: dict[str, tuple[str | bytes, str, str]] = {
     ),
     "short row": (_line(12, "1,2\n"), "", "bad.csv, line 12: 2 values where there are 3 columns"),
     "long row": (_line(12, "1,2,no,4\n"), "", "bad.csv, line 12: 4 values where there are 3 columns"),
-    "text in numbers": (_line(12, "12x,2,no\n"), "", "bad.csv, line 12: '12x' in column a is no number"),
+    "text in numbers": (_line(12, "12x,2,no\n"), "", "bad.csv, line 12: '12x' in column a is not a number"),
     "text in a target": (
         GOOD.replace("no", "0.25").replace("yes", "2.25").replace("0.25", "oops", 1),
         "",
-        "line 3: 'oops' in column y is no number",
+        "line 3: 'oops' in column y is not a number",
     ),
-    "asked for numbers": (GOOD, "--data.target a --data.numeric [y]", "line 2: 'yes' in column y is no number"),
+    "asked for numbers": (GOOD, "--data.target a --data.numeric [y]", "line 2: 'yes' in column y is not a number"),
     "infinity": (_line(12, "1,inf,no\n"), "", "line 12: 'inf' in column b is infinite, or too large for float32"),
     "overflow": (_line(12, "1,1e39,no\n"), "", "line 12: '1e39' in column b is infinite, or too large for float32"),
     "overflow of float64": (_line(12, "1,1e999,no\n"), "", "line 12: '1e999' in column b is infinite, or too large"),
@@ -75,10 +75,10 @@ BAD: dict[str, tuple[str | bytes, str, str]] = {
         "--data.encoding ascii",
         "line 3: byte 0xe9 at offset 23 is not ascii",
     ),
-    "binary": (bytes(range(256)) * 20, "", "bad.csv: this is no text"),
+    "binary": (bytes(range(256)) * 20, "", "bad.csv: this is not text"),
     "image": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(100), "", "bad.csv"),
     "sheet": (b"PK\x03\x04" + bytes(100), "", "bad.csv: this is a zip archive or an Excel sheet; save it as CSV"),
-    "NUL bytes": (_line(12, "1,2,n\0o\n"), "", "bad.csv: this is no text (a NUL byte in line 12)"),
+    "NUL bytes": (_line(12, "1,2,n\0o\n"), "", "bad.csv: this is not text (a NUL byte in line 12)"),
     "cut gzip": (gzip.compress(GOOD.encode() * 50)[:-20], "", "the gzip file is truncated or damaged"),
     "broken gzip": (gzip.compress(GOOD.encode())[:20] + b"junk" * 20, "", "the gzip file is truncated or damaged"),
     "damaged Parquet": (b"PAR1" + b"junk" * 50, "", "bad.csv: a damaged Parquet file"),
@@ -86,17 +86,17 @@ BAD: dict[str, tuple[str | bytes, str, str]] = {
     "a class of one": (_line(12, "1,2,maybe\n"), "", "line 12: 'maybe' in column y is the only row of its class"),
     "fewer rows than classes": ("a,y\n1,b\n2,c\n3,d\n", "", "is the only row of its class"),
     "excluded target": (GOOD, "--data.target b --data.exclude [a,b]", "--data.target b: it cannot be predicted and"),
-    "no such exclude": (GOOD, "--data.exclude [c]", "--data.exclude: there is no column 'c'"),
-    "no such key": (GOOD, "--data.key_column c", "--data.key_column: there is no column 'c'"),
-    "no such group": (GOOD, "--data.group_column c", "--data.group_column: there is no column 'c'"),
-    "no such time": (GOOD, "--data.time_column c", "--data.time_column: there is no column 'c'"),
-    "long delimiter": (GOOD, "--data.delimiter ab", "--data.delimiter 'ab': give one character"),
+    "no such exclude": (GOOD, "--data.exclude [c]", "--data.exclude ['c']: there is no column 'c'"),
+    "no such key": (GOOD, "--data.key_column c", "--data.key_column c: there is no column 'c'"),
+    "no such group": (GOOD, "--data.group_column c", "--data.group_column c: there is no column 'c'"),
+    "no such time": (GOOD, "--data.time_column c", "--data.time_column c: there is no column 'c'"),
+    "long delimiter": (GOOD, "--data.delimiter ab", "--data.delimiter ab: give one character"),
     "no text encoding": (GOOD, "--data.encoding base64", "--data.encoding base64: Python knows no such encoding"),
     "no mark": (GOOD, "--data.encoding utf-16", "bad.csv: this is not utf-16"),
     "time as target": (GOOD, "--data.target b --data.time_column b", "--data.target b: it cannot be predicted and"),
     "nothing to learn from": (GOOD, "--data.exclude [a,b]", "no column is left to learn from"),
     "two classes of three": (_line(12, "1,2,maybe\n1,2,maybe\n"), "--data.task binary", "y has 3 values, not 2"),
-    "regression of words": (GOOD, "--data.task regression", "line 2: 'yes' in column y is no number"),
+    "regression of words": (GOOD, "--data.task regression", "line 2: 'yes' in column y is not a number"),
 }
 
 
@@ -273,7 +273,7 @@ def trained(run: Run, workdir: Path) -> str:
 PREDICT = {
     "missing column": ("a,c\n1,2\n2,3\n", "new.csv: there is no column 'b'"),
     "another name": ("a,B\n1,2\n2,3\n", "new.csv: there is no column 'b'; did you mean 'B'?"),
-    "another type": ("a,b\n1,x\n2,z\n3,w\n", "new.csv, line 2: 'x' in column b is no number"),
+    "another type": ("a,b\n1,x\n2,z\n3,w\n", "new.csv, line 2: 'x' in column b is not a number"),
     "infinity": ("a,b\n1,2\n2,inf\n", "new.csv, line 3: 'inf' in column b is infinite"),
     "empty": ("", "new.csv: the file is empty"),
     "no rows": ("a,b\n", "new.csv: there is a header, but no row of data"),
@@ -302,7 +302,7 @@ def test_numbers_where_text_was_are_one_line(run: Run, workdir: Path, capsys: py
     (workdir / "new.csv").write_text("c,d\n1,2\n3,4\n")
     with pytest.raises(SystemExit):
         run("predict --ckpt_path runs/LitMLP-CSVDataModule/version_0/checkpoints/best.ckpt --data.path new.csv")
-    assert "new.csv, line 2: '1' in column c: numbers, where the model learned from text (blue, green, red)" in (
+    assert "new.csv, line 2: '1' in column c: numbers, where the model was trained on text (blue, green, red)" in (
         capsys.readouterr().err
     )
 
@@ -330,6 +330,6 @@ def test_an_unknown_label_is_one_line(
     (workdir / "new.csv").write_text("a,b,y\n1,2,no\n2,3,perhaps\n")
     with pytest.raises(SystemExit):
         run(f"test --ckpt_path {trained} --data.path new.csv")
-    assert "new.csv, line 3: 'perhaps' in column y is none of the classes that were learned (no, yes)" in (
+    assert "new.csv, line 3: 'perhaps' in column y is none of the training classes (no, yes)" in (
         capsys.readouterr().err
     )

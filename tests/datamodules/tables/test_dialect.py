@@ -241,4 +241,4 @@ def test_a_wrong_byte_is_found_by_its_offset(
     with pytest.raises(DataError) as error:
         list(decoded(file, "utf-8-sig"))
     byte = f"byte 0x{tail[0]:02x} at offset {len(content)} is not utf-8"
-    assert str(error.value).startswith(f"{file}, line 301: {byte}; give --data.encoding")
+    assert str(error.value).startswith(f"{file}, line 301: {byte}; give `encoding`")

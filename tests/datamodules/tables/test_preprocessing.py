@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules import DataError
-from datamodules.tables import preprocessing as columns
+from datamodules.tables import fitting
 from datamodules.tables.fitting import fit
 from datamodules.tables.preprocessing import Column, TablePreprocessor, describe
 from datamodules.tables.values import Kind
@@ -76,7 +76,7 @@ def test_what_is_held_out_changes_nothing_that_is_fitted(messy: pa.Table) -> Non
 
 
 def test_what_is_held_out_does_not_choose_among_too_many_categories(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(columns, "MAX_CATEGORIES", 2)
+    monkeypatch.setattr(fitting, "MAX_CATEGORIES", 2)
     train = ["a", "b", "c"] * 10
     states = [
         _fit(_table(c=held_out + train), range(3, 33), c="category").to_state()
@@ -130,7 +130,7 @@ def test_a_number_that_was_never_missing_in_training_has_no_flag() -> None:
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e6 + 0.1, -3.3333, 1e30])
 def test_what_does_not_vary_has_a_deviation_of_1_and_helps_only_by_its_gaps(value: float) -> None:
     constant = _one(pa.array([value] * 1000, pa.float32()))
-    assert (constant.std, constant.role) == (1.0, "left out: constant")
+    assert (constant.std, constant.role) == (1.0, "dropped: constant")
     with_gaps = _one(pa.array([*[value] * 999, None], pa.float32()))
     assert (with_gaps.std, with_gaps.role, with_gaps.is_flagged) == (1.0, "feature", True)
 
@@ -138,18 +138,18 @@ def test_what_does_not_vary_has_a_deviation_of_1_and_helps_only_by_its_gaps(valu
 @pytest.mark.parametrize(
     ("values", "kind", "role"),
     [
-        (["a"] * 20, "category", "left out: constant"),
-        ([7] * 20, "number", "left out: constant"),
-        ([True] * 20, "number", "left out: constant"),
-        ([datetime.date(2020, 1, 1)] * 20, "date", "left out: constant"),
-        (pa.array([None] * 20, pa.string()), "category", "left out: empty"),
-        (pa.array([None] * 20, pa.float32()), "number", "left out: empty"),
-        (pa.nulls(20), "number", "left out: empty"),
-        ([float("nan")] * 20, "number", "left out: empty"),
-        (["  ", ""] * 10, "category", "left out: empty"),
-        ([f"name {i}" for i in range(20)], "category", "left out: most values are rare"),
-        (pa.array([[1], [2]] * 10), "category", "left out: list<item: int64> cannot be learned from"),
-        (pa.array([b"x", b"y"] * 10), "category", "left out: binary cannot be learned from"),
+        (["a"] * 20, "category", "dropped: constant"),
+        ([7] * 20, "number", "dropped: constant"),
+        ([True] * 20, "number", "dropped: constant"),
+        ([datetime.date(2020, 1, 1)] * 20, "date", "dropped: constant"),
+        (pa.array([None] * 20, pa.string()), "category", "dropped: empty"),
+        (pa.array([None] * 20, pa.float32()), "number", "dropped: empty"),
+        (pa.nulls(20), "number", "dropped: empty"),
+        ([float("nan")] * 20, "number", "dropped: empty"),
+        (["  ", ""] * 10, "category", "dropped: empty"),
+        ([f"name {i}" for i in range(20)], "category", "dropped: most values are rare"),
+        (pa.array([[1], [2]] * 10), "category", "dropped: list<item: int64> cannot be learned from"),
+        (pa.array([b"x", b"y"] * 10), "category", "dropped: binary cannot be learned from"),
         (["a", None] * 10, "category", "feature"),
         ([f"name {i}" for i in range(9)] + ["a"] * 11, "category", "feature"),
         ([*range(20)], "number", "feature"),
@@ -161,7 +161,7 @@ def test_what_cannot_help_is_left_out_with_the_reason(values: Any, kind: Kind, r
 
 
 def test_nothing_to_learn_from_is_refused_with_all_reasons() -> None:
-    with pytest.raises(DataError, match=r"a: left out: constant; id: left out: an identifier"):
+    with pytest.raises(DataError, match=r"a: dropped: constant; id: dropped: identifier"):
         _fit(_table(a=[1] * 20, id=range(20)))
 
 
@@ -197,7 +197,7 @@ def test_an_identifier_that_is_asked_for_is_a_feature() -> None:
 
 def test_known_roles_are_kept() -> None:
     table = _table(a=[1, 2], y=["u", "v"], k=[1, 2], e=["x", "z"])
-    roles = {"y": "target", "k": "key", "e": "left out: as asked"}
+    roles = {"y": "target", "k": "key", "e": "dropped: excluded"}
     found = fit(table, None, _where, roles, {})
     assert {column.name: column.role for column in found.columns} == {"a": "feature", **roles}
     assert len(found) == 1
@@ -214,7 +214,7 @@ def test_a_rare_category_counts_as_unseen(size: int, least: int) -> None:
 
 
 def test_the_most_frequent_categories_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(columns, "MAX_CATEGORIES", 2)
+    monkeypatch.setattr(fitting, "MAX_CATEGORIES", 2)
     assert _one(["a"] * 3 + ["b"] * 5 + ["c"] * 4).categories == ["b", "c"]
 
 
@@ -276,7 +276,7 @@ def test_whatever_can_be_fitted_as_category_can_be_encoded(values: Any) -> None:
 
 def test_numbers_where_training_had_words_are_refused() -> None:
     found = _fit(_table(c=["u", "v"] * 5))
-    with pytest.raises(DataError, match=r"row 1 of c: numbers, where the model learned from text \(u, v\)"):
+    with pytest.raises(DataError, match=r"row 1 of c: numbers, where the model was trained on text \(u, v\)"):
         _encode(found, _table(c=pa.array([None, 1])))
 
 
@@ -324,13 +324,13 @@ def test_spaces_among_numbers_are_missing(gap: str) -> None:
 
 
 def test_a_word_among_numbers_is_named_and_many_make_a_category() -> None:
-    with pytest.raises(DataError, match=r"row 4 of a is no number.*--data.categorical \[a\]"):
+    with pytest.raises(DataError, match=r"row 4 of a is not a number.*`categorical=\['a'\]`"):
         _one([str(i) if i != 4 else "oops" for i in range(20)])
     assert _one(["1", "2", "oops", "oh"] * 5).kind == "category"
 
 
 def test_a_word_in_a_column_that_is_asked_to_be_numbers_is_named() -> None:
-    with pytest.raises(DataError, match="row 2 of a is no number"):
+    with pytest.raises(DataError, match="row 2 of a is not a number"):
         _one(["1", "2", "oops", "oh"] * 5, "number")
 
 
@@ -400,7 +400,7 @@ def test_a_description_has_a_line_for_each_column(messy: pa.Table) -> None:
         "missing",
     ]
     assert lines[3].endswith("category, 4 values")
-    assert lines[7].endswith("left out: an identifier")
+    assert lines[7].endswith("dropped: identifier")
 
 
 def test_a_description_of_a_wide_table_is_short() -> None:
@@ -416,13 +416,13 @@ def test_real_columns_are_what_a_person_would_say(data_dir: str) -> None:
     options = pacsv.ConvertOptions(strings_can_be_null=True)
     table = pacsv.read_csv(f"{data_dir}/tabular/titanic.csv", convert_options=options)
     found = fit(table, None, _where, {"Survived": "target"}, {})
-    assert {column.name: column.role.removeprefix("left out: ") for column in found.columns} == {
-        "PassengerId": "an identifier",
+    assert {column.name: column.role.removeprefix("dropped: ") for column in found.columns} == {
+        "PassengerId": "identifier",
         "Survived": "target",
         **dict.fromkeys(["Pclass", "Sex", "Age", "SibSp", "Parch", "Fare", "Embarked"], "feature"),
         "Name": "most values are rare",
         "Ticket": "most values are rare",
-        "Cabin": found.columns[-2].role.removeprefix("left out: "),
+        "Cabin": found.columns[-2].role.removeprefix("dropped: "),
     }
     assert [column.name for column in found.flagged] == ["Age"]
     assert found.columns[5].median == 28

@@ -79,9 +79,9 @@ def test_a_given_task_is_believed(values: list[Any], task: TaskName, labels: lis
         (["a"] * 3, None, "the target is the same in every row"),
         (["a", "a "] * 3, None, "the target is the same in every row"),
         ([1.0] * 3, "regression", "the target is the same in every row"),
-        (["a", "b", "c"] * 2, "binary", "--data.task binary: y has 3 values, not 2; give --data.task multiclass"),
+        (["a", "b", "c"] * 2, "binary", "task='binary': y has 3 values, not 2; give `task='multiclass'`"),
         (["a", "a", "b", "c", "c"], None, "row 2 of y is the only row of its class"),
-        (["1", "2", *"3" * 30, "oops"], None, "row 32 of y is no number"),
+        (["1", "2", *"3" * 30, "oops"], None, "row 32 of y is not a number"),
         ([[1], [2]], None, r"column 'y': list<item: int64> cannot be predicted"),
     ],
 )
@@ -107,9 +107,9 @@ def test_a_value_is_a_target_in_its_own_unit() -> None:
 @pytest.mark.parametrize(
     ("values", "names", "message"),
     [
-        (["a", "z"], ["a", "b"], r"row 1 of y is none of the classes that were learned \(a, b\)"),
-        (["0", "z"], [str(i) for i in range(9)], r"learned \(0, 1, 2, 3, 4, 5, 6, 7, ...\)"),
-        (["1", "z"], None, "row 1 of y is no number; mend it, .* give another --data.target"),
+        (["a", "z"], ["a", "b"], r"row 1 of y is none of the training classes \(a, b\)"),
+        (["0", "z"], [str(i) for i in range(9)], r"training classes \(0, 1, 2, 3, 4, 5, 6, 7, ...\)"),
+        (["1", "z"], None, "row 1 of y is not a number; correct it, .* give another `target`"),
     ],
 )
 def test_a_target_that_was_not_learned_is_named(values: list[str], names: list[str] | None, message: str) -> None:
@@ -124,7 +124,7 @@ def test_missing_is_null_nan_or_nothing_but_spaces() -> None:
 
 
 def test_text_that_does_not_sort_as_time_goes_is_refused() -> None:
-    with pytest.raises(DataError, match="row 1 of t is no time that can be put in order"):
+    with pytest.raises(DataError, match="row 1 of t is not a sortable time"):
         sort_key(_values(["2020-03-01", "1/10/2020"]), "t", _where)
 
 
