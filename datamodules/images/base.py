@@ -99,14 +99,14 @@ class ImageDataModule(DataModule):
         self.normalize = normalize
         self.image_shape = self.input_shape
         chosen = self.default_eval_transforms if eval_transforms is None else eval_transforms
-        self._evaluating = build(chosen, "eval_transforms")
-        self.input_shape = self._check_transforms(self._evaluating, "eval_transforms")
+        self.eval_transforms = build(chosen, "eval_transforms")
+        self.input_shape = self._check_transforms(self.eval_transforms, "eval_transforms")
         if name:
-            self._training = [*self._evaluating, *_short_transforms(self.input_shape, **short)]
+            self.train_transforms = [*self.eval_transforms, *_short_transforms(self.input_shape, **short)]
         else:
             chosen = self.default_train_transforms if train_transforms is None else train_transforms
-            self._training = build(chosen, "train_transforms") or self._evaluating
-        shape = self._check_transforms(self._training, "train_transforms")
+            self.train_transforms = build(chosen, "train_transforms") or self.eval_transforms
+        shape = self._check_transforms(self.train_transforms, "train_transforms")
         if shape != self.input_shape:
             problem = f"they give {shape}, but `eval_transforms` give {self.input_shape}"
             raise DataError(problem, "end both with a crop or a resize to one size", "train_transforms")
@@ -131,13 +131,13 @@ class ImageDataModule(DataModule):
 
     def evaluated(self, samples: Samples) -> Samples:
         """Return samples whose images are transformed for evaluation when they are asked for."""
-        return _transformed(samples, self._evaluating)
+        return _transformed(samples, self.eval_transforms)
 
     def _split(self, stage: Stage) -> Split:
         samples, indices = split = super()._split(stage)
-        if stage == "train" and self._evaluating:  # what a model cannot take as it is
+        if stage == "train" and self.eval_transforms:  # what a model cannot take as it is
             if self.trainer is None:  # which would augment
-                return Split(_transformed(samples, self._training), indices)
+                return Split(_transformed(samples, self.train_transforms), indices)
             if self.trainer.predicting:
                 return Split(self.evaluated(samples), indices)
         return split
@@ -148,30 +148,25 @@ class ImageDataModule(DataModule):
 
         `mean` and `std` are of each channel, `(C, 1, 1)`, in units of [0, 1]; a regression has those of its `target_`.
         """
-        mean, std = self._given or image_moments(self._images_to_fit())
-        found = {"mean": mean, "std": std}
-        if self.class_names is None:  # a regression
-            samples, indices = self.splits["train"]
-            found["target_mean"], found["target_std"] = moments(samples.y[indices])
-        return found
-
-    def _images_to_fit(self) -> Tensor:
         samples, indices = self.splits["train"]
-        samples = self.evaluated(samples)
-        if isinstance(samples.x, Transformed):
+        targets = {}
+        if self.class_names is None:  # a regression
+            targets = dict(zip(("target_mean", "target_std"), moments(samples.y[indices]), strict=True))
+        x = self.evaluated(samples).x
+        if isinstance(x, Transformed):
             order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(self.seed))
             indices = indices[order[:SAMPLE]].sort().values
-        x: Tensor = samples.x.index_select(0, indices)
-        return x
+        mean, std = self._given or image_moments(x.index_select(0, indices))
+        return {"mean": mean, "std": std, **targets}
 
     @property
     def augments(self) -> bool:
         """Whether the transforms of training draw at random."""
-        return is_random(self._training)
+        return is_random(self.train_transforms)
 
     def augment(self, x: Tensor) -> Tensor:
         """Return a training batch, `(B, *input_shape)`, of images, `(B, *image_shape)`, each with its own draw."""
-        return transform_batch(self._training, x)
+        return transform_batch(self.train_transforms, x)
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # an array, a list or an image
         """Return what a batch of evaluation holds of one raw image, which `load_image` takes: shape `input_shape`.
@@ -179,7 +174,7 @@ class ImageDataModule(DataModule):
         Raises:
             DataError: If it is not such an image.
         """
-        return transform_batch(self._evaluating, self.load_image(raw)[None])[0]
+        return transform_batch(self.eval_transforms, self.load_image(raw)[None])[0]
 
     def load_image(self, raw: Any) -> Tensor:  # noqa: ANN401
         """Return one raw image, rows of numbers from 0 to 255, as uint8 of shape `image_shape`."""

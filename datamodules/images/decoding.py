@@ -52,10 +52,7 @@ def read_file(path: Path) -> bytes:
 
 
 def to_rgb(content: bytes) -> Image.Image:
-    """Decode an image: upright, in 8-bit RGB, whatever its own mode, depth and orientation; of several, the first.
-
-    Args:
-        content: The bytes of the file.
+    """Decode the bytes of a file: upright, 8-bit RGB, whatever its mode, depth and orientation; the first of several.
 
     Raises:
         ImageError: If it cannot be decoded, or would be larger than Pillow's limit for decompression bombs.

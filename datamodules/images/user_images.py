@@ -100,8 +100,7 @@ class ImageSource(Source):
     @cached_property
     def unlabeled(self) -> Inputs:
         """All good images, as they are evaluated."""
-        rows = torch.tensor(self.good)
-        return Inputs(self.data.evaluated(Samples(Transformed(self.decoded.images, rows), rows)).x)
+        return Inputs(Transformed(self.decoded.images, torch.tensor(self.good), self.data.eval_transforms))
 
 
 class UserImageDataModule(UserDataModule, ImageDataModule):

@@ -227,9 +227,9 @@ def test_an_impossible_option_is_refused(options: dict[str, Any], message: str) 
 
 def test_short_names_are_transforms_of_torchvision() -> None:
     data = Noise((3, 20, 30), **ALL)
-    names = [type(transform).__name__ for transform in data._training]
+    names = [type(transform).__name__ for transform in data.train_transforms]
     assert names == ["RandomAffine", "RandomResizedCrop", "RandomHorizontalFlip", "RandomErasing"]
-    assert [type(transform) for transform in Noise((3, 20, 30), shift=2)._training] == [v2.RandomCrop]
+    assert [type(transform) for transform in Noise((3, 20, 30), shift=2).train_transforms] == [v2.RandomCrop]
 
 
 # Transforms by name
@@ -255,7 +255,7 @@ def test_known_data_sets_take_transforms_by_name() -> None:
 
 def test_short_names_follow_the_transforms_of_evaluation() -> None:
     data = Noise(eval_transforms=LARGER, shift=1)
-    assert [type(transform) for transform in data._training] == [v2.Resize, v2.RandomCrop]
+    assert [type(transform) for transform in data.train_transforms] == [v2.Resize, v2.RandomCrop]
     assert data.augment(noise((3, 10, 12))).shape == (64, 3, 16, 20)
     assert data.encode(noise((3, 10, 12))[0]).shape == data.input_shape == (3, 16, 20)
     with pytest.raises(DataError, match="an input has 360 numbers, not 960"):

@@ -1,4 +1,4 @@
-"""Images give the same numbers wherever they are looked at, and options mean what they say."""
+"""Images from the user's files: options, transforms, statistics, caches, workers and state."""
 
 import json
 from collections.abc import Callable
@@ -94,7 +94,11 @@ def test_transforms_by_flags_by_file_and_by_checkpoint(run: Run) -> None:
     cli = run(f"test --ckpt_path {BEST}")
     for name, value in options.items():
         assert cli.datamodule.hparams[name] == value
-    assert [type(t).__name__ for t in cli.datamodule._training] == ["RandomCrop", "RandomVerticalFlip", "ColorJitter"]
+    assert [type(t).__name__ for t in cli.datamodule.train_transforms] == [
+        "RandomCrop",
+        "RandomVerticalFlip",
+        "ColorJitter",
+    ]
     assert cli.trainer.callback_metrics["test_loss"] == pytest.approx(
         float(runs[0].trainer.callback_metrics["test_loss"])
     )
