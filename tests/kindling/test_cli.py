@@ -212,7 +212,8 @@ def test_a_users_own_model_trains_by_its_path(run: Run, workdir: Path, monkeypat
     )
     monkeypatch.syspath_prepend(str(workdir))
     run("--model tiny_models.LitTiny --model.width 16 --max_epochs 2")
-    cli = run("test --ckpt_path runs/LitTiny-DigitsDataModule/version_0/checkpoints/best.ckpt")
+    best = "runs/LitTiny-DigitsDataModule/version_0/checkpoints/best.ckpt"
+    cli = run(f"test --model tiny_models.LitTiny --ckpt_path {best}")
     assert cli.model.hparams["width"] == 16
 
 

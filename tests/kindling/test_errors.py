@@ -39,7 +39,7 @@ Mistake = Callable[[str], str]
         ("--ckpt_path nothing.ckpt", "--ckpt_path nothing.ckpt: there is no such file"),
         ("--data.val_fraction 1.5", "--data.val_fraction 1.5: give a share from 0"),
         ("--data.batch_size 0", "--data.batch_size 0: a batch has at least 1 sample."),
-        ("--data.num_folds 5 --data.fold 5", "--data.fold 5 of --data.num_folds 5"),
+        ("--data.num_folds 5 --data.fold 5", "--data.fold 5: the folds are 0 to 4."),
         ("--model LitLeNet", "made for 28x28 or 32x32 images, not 8x8"),
         ("--model.loss MSELoss", "--model.loss MSELoss: a multiclass task takes CrossEntropyLoss."),
         ("--model.scheduler cosine --max_epochs -1", "--model.scheduler: a schedule needs an end"),

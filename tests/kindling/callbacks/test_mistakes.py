@@ -283,7 +283,7 @@ def test_it_goes_to_the_run_that_is_tested(run: Run) -> None:
     cli = run(TINY)
     folder = Path(cli.trainer.default_root_dir)
     assert len(_grids(folder)) == 1
-    run(f"test --ckpt_path {folder}/checkpoints/best.ckpt")
+    run(f"test --ckpt_path {folder}/checkpoints/best.ckpt --data tests.helpers.tiny.TinyImages")
     first, second = _grids(folder)
     np.testing.assert_array_equal(first, second)
     assert not list(Path().glob("lightning_logs"))
@@ -297,7 +297,7 @@ def test_a_checkpoint_elsewhere_has_no_run_to_go_to(run: Run, tmp_path: Path) ->
     moved.parent.mkdir(parents=True)
     (folder / "checkpoints" / "best.ckpt").rename(moved)
     before = set(Path().rglob("*")) | set((tmp_path / "models").rglob("*"))
-    run(f"test --ckpt_path {moved}")
+    run(f"test --ckpt_path {moved} --data tests.helpers.tiny.TinyImages")
     assert set(Path().rglob("*")) | set((tmp_path / "models").rglob("*")) == before
 
 
@@ -306,7 +306,7 @@ def test_no_other_stage_has_one_nor_who_wants_no_logger(run: Run) -> None:
     assert not Path("runs").exists()
     cli = run(TINY)
     folder = Path(cli.trainer.default_root_dir)
-    run(f"validate --ckpt_path {folder}/checkpoints/best.ckpt")
-    run(f"test --ckpt_path {folder}/checkpoints/best.ckpt --logger false")
-    run(f"predict --ckpt_path {folder}/checkpoints/best.ckpt")
+    run(f"validate --ckpt_path {folder}/checkpoints/best.ckpt --data tests.helpers.tiny.TinyImages")
+    run(f"test --ckpt_path {folder}/checkpoints/best.ckpt --data tests.helpers.tiny.TinyImages --logger false")
+    run(f"predict --ckpt_path {folder}/checkpoints/best.ckpt --data tests.helpers.tiny.TinyImages")
     assert len(_grids(folder)) == 1

@@ -43,7 +43,7 @@ def test_a_test_of_a_checkpoint_takes_their_place(run: Run) -> None:
     run(TINY)
     folder = Path("runs/LitSiamese-TinyImages/version_0")
     for _ in range(2):
-        run(f"test --ckpt_path {folder}/checkpoints/best.ckpt")
+        run(f"test --ckpt_path {folder}/checkpoints/best.ckpt --data tests.helpers.tiny.TinyImages")
         (shown,) = re.findall('tensor_path: "(.*)"', (folder / "projector_config.pbtxt").read_text())
         assert shown.startswith("00000/")
         assert (folder / shown).is_file()
