@@ -9,7 +9,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch.utils.data import IterableDataset
 
 from datamodules import DataModule
 from kindling.arguments import CROSS_VALIDATE, SUBCOMMANDS, expand, value_of
@@ -35,7 +34,7 @@ from kindling.runs import (
     remove_if_untrained,
     run_of,
 )
-from kindling.trainer import make_callbacks, make_logger
+from kindling.trainer import check_data, make_callbacks, make_logger
 from lit_models import LitModule
 
 CLASSES = {
@@ -45,9 +44,6 @@ CLASSES = {
 EARLY_STOPPING = {"class_path": "kindling.callbacks.EarlyStopping"}
 NEWEST = ("best", "last")  # what `--ckpt_path` may name instead of a file
 MAX_EPOCHS = 30  # unless --max_epochs, --max_steps or --max_time says otherwise
-
-# The loader that reads what a subcommand uses.
-LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
 
 
 class KindlingCLI(LightningCLI):
@@ -182,15 +178,7 @@ class KindlingCLI(LightningCLI):
             self.model.prepare_weights()
         if isinstance(self.datamodule, DataModule) and is_first_process():
             # Bad data are found before anything is written.
-            stage = LOADERS[str(self.subcommand)]
-            loader = getattr(self.datamodule, f"{stage}_dataloader")()
-            if loader == []:
-                data = type(self.datamodule).__name__
-                raise ArgumentError(None, f"{self.subcommand}: {data} has no {stage} split here; give other data.")
-            if config.trainer.overfit_batches and isinstance(getattr(loader, "dataset", None), IterableDataset):
-                raise ArgumentError(
-                    None, "--overfit_batches: a stream has no batches to come back to; give --data.streaming false."
-                )
+            check_data(self.datamodule, str(self.subcommand), bool(config.trainer.overfit_batches))
         if isinstance(self.model, LitModule):
             for group in GROUPS:
                 if config[group] is not None:

@@ -1,4 +1,4 @@
-"""What a Trainer is made of: the callbacks of every run, and loggers that share its folder."""
+"""What a Trainer is made of: data that can be read, the callbacks of every run, and loggers that share its folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,9 @@ from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch import callbacks as stock
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import IterableDataset
 
+from datamodules import DataModule
 from kindling.callbacks import (
     BestCheckpoint,
     EmbeddingProjector,
@@ -21,8 +23,32 @@ from kindling.callbacks import (
     RunSummary,
 )
 
+# The loader that reads what a subcommand uses.
+LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
 # A callback of one of these kinds that the user gives takes the place of ours.
 _KINDS = (stock.EarlyStopping, stock.ProgressBar, stock.LearningRateMonitor)
+
+
+def check_data(data: DataModule, subcommand: str, overfits: bool) -> None:
+    """Read what a subcommand uses.
+
+    Args:
+        data: The data.
+        subcommand: `fit`, `validate`, `test` or `predict`.
+        overfits: Whether the same few batches are seen in every epoch.
+
+    Raises:
+        ArgumentError: If there is nothing to read, or nothing that can be read again.
+    """
+    stage = LOADERS[subcommand]
+    loader = getattr(data, f"{stage}_dataloader")()
+    if loader == []:
+        name = type(data).__name__
+        raise ArgumentError(None, f"{subcommand}: {name} has no {stage} split here; give other data.")
+    if overfits and isinstance(getattr(loader, "dataset", None), IterableDataset):
+        raise ArgumentError(
+            None, "--overfit_batches: a stream has no batches to come back to; give --data.streaming false."
+        )
 
 
 def make_callbacks(
