@@ -12,12 +12,7 @@ from lit_models.modules.categorical import ExpandCategories
 
 Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
 
-_ACTIVATIONS: dict[Activation, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
-}
+ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "gelu": nn.GELU}
 
 
 class MLP(nn.Module):
@@ -51,7 +46,7 @@ class MLP(nn.Module):
             layers.append(nn.Linear(in_features, width, bias=not batch_norm))
             if batch_norm:
                 layers.append(nn.BatchNorm1d(width))
-            layers.append(_ACTIVATIONS[activation]())
+            layers.append(ACTIVATIONS[activation]())
             if dropout:
                 layers.append(nn.Dropout(dropout))
             in_features = width

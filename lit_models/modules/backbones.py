@@ -13,14 +13,9 @@ from lit_models.errors import ModelError, check_dropout
 
 
 def make_backbone(name: str, input_shape: Sequence[int]) -> tuple[nn.Module, int]:
-    """Return a network of torchvision without its last layer.
+    """Return a network of torchvision without its last layer, from images `(B, 3, H, W)` to features `(B, F)`, and F.
 
-    Args:
-        name: Its name.
-        input_shape: Channels, height and width of an image.
-
-    Returns:
-        The network, with random weights, from images `(B, 3, H, W)` to features `(B, F)`; and F.
+    Its weights are random, and `input_shape` is channels, height and width of an image.
 
     Raises:
         ModelError: If there is no such network, or it cannot take such images.
@@ -61,9 +56,8 @@ def check_name(name: str) -> None:
     known = models.list_models(module=models)
     if name not in known:
         close = difflib.get_close_matches(name.lower(), known)
-        hint = (
-            f"did you mean {' or '.join(close)}?" if close else "give resnet18, vgg16, efficientnet_b0, vit_b_16, ..."
-        )
+        hint = "give resnet18, vgg16, efficientnet_b0, vit_b_16, ..."
+        hint = f"did you mean {' or '.join(close)}?" if close else hint
         raise ModelError("torchvision has no such network to classify images", hint, "backbone", name)
 
 

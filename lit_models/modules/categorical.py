@@ -11,11 +11,7 @@ MAX_ONE_HOT = 32  # codes; a category with more gets an embedding
 
 
 def split_features(in_features: int, cat_cardinalities: Sequence[int]) -> int:
-    """Return the number of numeric columns of a row, which come before the codes.
-
-    Args:
-        in_features: Numbers in a row, codes included.
-        cat_cardinalities: Number of codes of each category.
+    """Return the number of numeric columns of a row of `in_features` numbers, which come before the codes.
 
     Raises:
         ModelError: If there are more categories than numbers, or one has no code.

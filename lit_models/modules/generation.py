@@ -1,4 +1,4 @@
-"""Text generation: sampling tokens from a language model one by one."""
+"""Text generation: sampling tokens from a language model one by one. The settings are those of `LitGPT`."""
 
 import math
 
@@ -10,7 +10,7 @@ from lit_models.modules.transformer import GPT
 
 
 def check_sampling(max_new_tokens: int, temperature: float, top_k: int, top_p: float) -> None:
-    """Raise a ModelError if a number is negative, or `top_p` not in (0, 1]; see `generate`."""
+    """Raise a ModelError if a number is negative, or `top_p` not in (0, 1]."""
     check_non_negative(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k)
     if not 0 < top_p <= 1:
         raise ModelError("give a share above 0, up to 1", option="top_p", value=top_p)
@@ -19,17 +19,9 @@ def check_sampling(max_new_tokens: int, temperature: float, top_k: int, top_p: f
 def sample(
     logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Sample a token from each row of logits.
+    """Sample a token id, `(B, 1)`, from each row of logits, `(B, vocab_size)`.
 
-    Args:
-        logits: Shape `(B, vocab_size)`.
-        temperature: Divisor of the logits; 0 takes the most likely token.
-        top_k: Number of the most likely tokens to sample from; 0 for all.
-        top_p: Sample from the smallest set of tokens whose probabilities sum to this (Holtzman et al. 2020); 1 for all.
-        generator: Random number generator, on the device of the logits; torch's own by default.
-
-    Returns:
-        Token ids, shape `(B, 1)`.
+    The generator is on the device of the logits; `top_p` is nucleus sampling (Holtzman et al. 2020).
     """
     if temperature == 0:
         return logits.argmax(1, keepdim=True)
@@ -56,22 +48,10 @@ def generate(
     generator: torch.Generator | None = None,
     use_cache: bool = True,
 ) -> Tensor:
-    """Generate tokens that continue each prompt.
+    """Generate tokens, `(B, max_new_tokens)`, that continue each prompt, `(B, T)`, with `net` in evaluation mode.
 
     The network sees the last `context_length` tokens. When its context is full, it continues from the last half of it.
-
-    Args:
-        net: A language model; it is in evaluation mode meanwhile.
-        ids: Prompts, `(B, T)`, of one length and at least one token.
-        max_new_tokens: Number of tokens to generate.
-        temperature: See `sample`.
-        top_k: See `sample`.
-        top_p: See `sample`.
-        generator: See `sample`.
-        use_cache: Whether to keep keys and values of past tokens; otherwise all are computed again for every token.
-
-    Returns:
-        The new tokens, `(B, max_new_tokens)`.
+    Without `use_cache`, keys and values of past tokens are computed again for every token.
 
     Raises:
         ModelError: If there is no prompt, or an option is impossible.

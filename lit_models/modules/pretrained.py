@@ -1,4 +1,7 @@
-"""Pretrained weights of torchvision's networks: where they are, and what is in them."""
+"""Pretrained weights of torchvision's networks: where they are, and what is in them.
+
+`backbone` and `weights` are the options of `LitTransfer`, and messages name them.
+"""
 
 import re
 import sys
@@ -21,12 +24,9 @@ MAX_NAMED = 3  # tensors in a message
 
 
 class Weights(NamedTuple):
-    """The weights of a backbone, and how its images were normalized.
+    """The tensors of a backbone by name, and mean and standard deviation of its images' channels.
 
-    Args:
-        state: Its tensors, by name.
-        mean: Of each channel, `(3, 1, 1)` or `(1, 1, 1)`, in units of [0, 1].
-        std: Standard deviation, likewise.
+    Both have the shape `(3, 1, 1)` or `(1, 1, 1)`, in units of [0, 1].
     """
 
     state: dict[str, Tensor]
@@ -36,11 +36,6 @@ class Weights(NamedTuple):
 
 def read_weights(backbone: str, weights: str) -> Weights:
     """Read weights from a file, or from torchvision, which downloads them once.
-
-    Args:
-        backbone: Name of the network.
-        weights: `DEFAULT` or another name of torchvision's; a `.pth` or safetensors file; or a checkpoint of a
-            `LitTransfer` with this backbone.
 
     Raises:
         ModelError: If they cannot be read or downloaded; the message says where to put the file.
@@ -70,11 +65,7 @@ def read_weights(backbone: str, weights: str) -> Weights:
 
 
 def trained_size(weights: str) -> int:
-    """Return the height and width of the images, in pixels, that the model of a checkpoint was trained on.
-
-    Raises:
-        ModelError: If it is no checkpoint of a model for images.
-    """
+    """Return the height and width, in pixels, of a checkpoint's images; raise a ModelError if its model has none."""
     shape = _read(weights, Path(weights).expanduser()).get("hyper_parameters", {}).get("input_shape", ())
     if len(shape) != 3:
         raise ModelError("a checkpoint of another model", "give one of LitTransfer", "weights", weights)
@@ -140,15 +131,7 @@ def locate_weights(backbone: str, weights: str) -> Path:
 
 
 def load_backbone(net: nn.Module, backbone: str, weights: str) -> Weights:
-    """Load weights into a network, all of whose tensors they must have.
-
-    Args:
-        net: The network that `make_backbone` returned.
-        backbone: Its name.
-        weights: See `read_weights`.
-
-    Returns:
-        The weights.
+    """Load weights into a network of `make_backbone`, all of whose tensors they must have, and return them.
 
     Raises:
         ModelError: If they cannot be read, are not this network's, or are not finite.
