@@ -198,8 +198,7 @@ class LitModule(OptimizerMixin):
     def setup(self, stage: str) -> None:
         """Load the data's statistics when fitting starts, and compile the network if asked to.
 
-        Raises:
-            ModelError: If `init` is given, and this class never calls `initialize`.
+        An `init` in a class that never calls `initialize` raises a ModelError.
         """
         if stage == "fit":
             if self.hparams["init"] is not None and not self._is_initialized:

@@ -145,12 +145,9 @@ class LitDistiller(LitWrapper):
     def soft_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compute the divergence of a student's predictions from the teacher's, at the temperature.
 
-        Args:
-            logits: Shape `(B, num_outputs)`; of an ensemble `(B * k, num_outputs)`, the `k` of a sample in succession.
-            targets: The teacher's logits, `(B, num_outputs)`.
-
-        Returns:
-            The divergence times `T**2`, which keeps the size of its gradient: a mean or sum, as the loss of the labels.
+        It is multiplied by `T**2`, which keeps the size of its gradient; a mean or sum, as the loss of the labels.
+        The student's logits are `(B, num_outputs)`, or of an ensemble `(B * k, num_outputs)`, the `k` of a sample in
+        succession; `targets`, the teacher's, are `(B, num_outputs)`.
         """
         if len(logits) > len(targets):
             targets = targets.repeat_interleave(len(logits) // len(targets), dim=0)

@@ -18,10 +18,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "gelu": 
 class MLP(nn.Module):
     """Linear layers with activations between them.
 
-    Its arguments are those of `LitMLP`, and `num_outputs`, the outputs for each sample.
-
-    Raises:
-        ModelError: If a width or the dropout is impossible.
+    Its arguments are those of `LitMLP`, and `num_outputs`, for each sample; impossible ones raise a ModelError.
     """
 
     def __init__(

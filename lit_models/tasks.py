@@ -191,13 +191,8 @@ class Binary(Task):
     def metrics(self) -> MetricCollection:
         """Return accuracy, area under the ROC curve, and F1 score of class 1."""
         # Data modules check their labels once; torchmetrics would check them with every batch.
-        return MetricCollection(
-            {
-                "acc": BinaryAccuracy(validate_args=False),
-                "auroc": BinaryAUROC(validate_args=False),
-                "f1": BinaryF1Score(validate_args=False),
-            }
-        )
+        metrics = {"acc": BinaryAccuracy, "auroc": BinaryAUROC, "f1": BinaryF1Score}
+        return MetricCollection({name: metric(validate_args=False) for name, metric in metrics.items()})
 
 
 class Multiclass(Task):
@@ -241,12 +236,8 @@ class Multiclass(Task):
     def metrics(self) -> MetricCollection:
         """Return accuracy over all samples, and the mean of the classes' F1 scores."""
         options: dict[str, Any] = {"ignore_index": self.ignore_index, "validate_args": False}
-        return MetricCollection(
-            {
-                "acc": MulticlassAccuracy(self.num_outputs, average="micro", **options),
-                "f1": MulticlassF1Score(self.num_outputs, **options),
-            }
-        )
+        acc = MulticlassAccuracy(self.num_outputs, average="micro", **options)
+        return MetricCollection({"acc": acc, "f1": MulticlassF1Score(self.num_outputs, **options)})
 
 
 class NextToken(Multiclass):

@@ -71,7 +71,7 @@ class LitTextClassifier(LitModule):
         self.example_input_array = torch.ones(2, min(8, max_length), dtype=torch.long)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Return token ids as int64, `(B, T)`, with padding for texts without one; raise a ModelError for other inputs."""
+        """Return token ids as int64, `(B, T)`, an empty text as one of padding; raise a ModelError for other inputs."""
         if x.is_floating_point() or x.ndim != 2:
             found = f"{x.dtype} of shape {tuple(x.shape)}"
             raise ModelError(f"LitTextClassifier takes token ids, integers of shape (B, T), not {found}", "give texts")

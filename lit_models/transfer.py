@@ -9,8 +9,14 @@ from torch import Tensor
 
 from lit_models.base import LitModule
 from lit_models.errors import ModelError, check_non_negative
-from lit_models.modules.backbones import TransferNet
-from lit_models.modules.pretrained import is_file, load_backbone, locate_weights, torchvision_weights, trained_size
+from lit_models.modules.backbones import (
+    TransferNet,
+    is_file,
+    load_backbone,
+    locate_weights,
+    torchvision_weights,
+    trained_size,
+)
 
 
 class LitTransfer(LitModule):
@@ -71,12 +77,8 @@ class LitTransfer(LitModule):
     def preprocessing(cls, backbone: str = "resnet18", weights: str | None = "DEFAULT", **_: Any) -> dict[str, Any]:
         """Return how the images of the weights were prepared, as options of an image data module.
 
-        Returns:
-            `image_size` and `resize_size`, in pixels, and `interpolation`; of a checkpoint `image_size` alone, and
-            nothing without weights.
-
-        Raises:
-            ModelError: If there are no such weights.
+        They are `image_size` and `resize_size`, in pixels, and `interpolation`; of a checkpoint `image_size` alone, and
+        none without weights. Weights that do not exist raise a ModelError.
         """
         if weights is None or weights == "none":
             return {}
@@ -120,7 +122,7 @@ class LitTransfer(LitModule):
             locate_weights(self.hparams["backbone"], self.weights)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raise a ModelError if `weights` are not those that the run started from, as they would replace trained ones."""
+        """Raise a ModelError if `weights` are not those that the run started from, and would replace trained ones."""
         saved = checkpoint["hyper_parameters"]["weights"]
         if self.weights not in (None, saved):
             problem = f"the run of this checkpoint began with {saved}, and has trained since"

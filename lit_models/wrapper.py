@@ -141,7 +141,7 @@ class LitWrapper(LitModule):
 
 
 def find_model(option: str, name: str) -> type[LitModule]:
-    """Return the class of a model; raise a ModelError if there is none of this name, or it is itself made of another."""
+    """Return the class of a model; raise a ModelError if there is none, or it is itself made of another."""
     found = find_class(name, LitModule)
     if found is None:
         plain = [leaf for leaf, cls in vars(sys.modules[str(__package__)]).items() if _is_plain(cls)]

@@ -136,11 +136,7 @@ class TransformerEncoder(nn.Module):
         self.out_features = embedding_dim
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Encode tokens, `(B, T, E)`, to `(B, E)`.
-
-        Raises:
-            ModelError: If there are more than `max_length` of them.
-        """
+        """Encode tokens, `(B, T, E)`, to `(B, E)`; raise a ModelError if there are more than `max_length`."""
         if x.shape[1] > self.max_length:
             problem = f"this transformer has no positions for the {x.shape[1]} tokens of a text"
             raise ModelError(problem, "cut the text, or train with a greater one", "max_length", self.max_length)

@@ -95,9 +95,7 @@ class GPT(nn.Module):
     """A decoder-only transformer (Radford et al. 2019), with rotary positions and without biases.
 
     It has layer norms: RMSNorm gives the same loss here, and `torch` has a fused kernel for it on GPUs only.
-
-    Raises:
-        ModelError: If a size is impossible.
+    Impossible sizes raise a ModelError.
     """
 
     cos: Tensor
@@ -139,9 +137,7 @@ class GPT(nn.Module):
         """Compute the logits, `(B, T, vocab_size)`, of the token after each of `ids`, `(B, T)`.
 
         With a cache from `make_cache`, `ids`, several at first and then one by one, follow those in it and are added.
-
-        Raises:
-            ModelError: If there are more than `context_length` tokens.
+        More than `context_length` tokens raise a ModelError.
         """
         start = cache[0].length if cache else 0
         end = start + ids.shape[1]

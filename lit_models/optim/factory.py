@@ -51,10 +51,7 @@ class CompositeOptimizer(Optimizer):
 
     The composite and its optimizers share the same dictionaries of parameter groups and state: a schedule sets a
     learning rate in both, and one `state_dict` holds all. With several optimizers Lightning requires manual
-    optimization; this is one.
-
-    Args:
-        optimizers: At least one; their parameter groups follow one another in this order.
+    optimization; this is one. The parameter groups of all follow one another.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
@@ -165,9 +162,8 @@ def _merge_groups(groups: Groups, common: dict[str, Any]) -> Groups:
 def remap_optimizer_state(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any] | None:
     """Return an optimizer's saved state, remapped to its current parameter groups by the names of parameters.
 
-    Returns:
-        The saved state itself, if the groups are the same. Otherwise the saved state of each parameter that has one,
-        with the current options. None if the parameters cannot be matched.
+    It is `saved` itself if the groups are the same, otherwise the saved state of each parameter that has one, with the
+    current options, and None if the parameters cannot be matched.
     """
     now = optimizer.state_dict()
     names, before = ([group.get("param_names") for group in of["param_groups"]] for of in (now, saved))
@@ -177,11 +173,7 @@ def remap_optimizer_state(optimizer: Optimizer, saved: dict[str, Any]) -> dict[s
     if None in before or None in names or isinstance(optimizer, LBFGS):  # it has one state for all weights
         return None
     indices, saved_indices = (
-        {
-            name: index
-            for group in of["param_groups"]
-            for name, index in zip(group["param_names"], group["params"], strict=True)
-        }
+        dict(pair for group in of["param_groups"] for pair in zip(group["param_names"], group["params"], strict=True))
         for of in (now, saved)
     )
     states = saved["state"]
@@ -268,16 +260,10 @@ def _finite_steps(steps: float) -> int:
 
 
 def find_class(path: str, base: type[T]) -> type[T] | None:
-    """Return the class at an address, of this package, of torch or Lightning, or of a module that is imported already.
+    """Return the subclass of `base` at an import path, or None if there is none.
 
-    Nothing else is imported, as the address may come from a file of somebody else.
-
-    Args:
-        path: Import path, or the name of a public class of this package; so does a former address of one.
-        base: What it must be a subclass of.
-
-    Returns:
-        The class, or None if there is none.
+    It is of torch or Lightning, of a module that is imported already, or of this package, where the name alone or a
+    former address will do. Nothing else is imported, as the path may come from a file of somebody else.
     """
     module, _, name = path.rpartition(".")
     package = __name__.partition(".")[0]
