@@ -1,5 +1,6 @@
 """The base of all models: steps, logging, normalization of inputs, and what a checkpoint keeps beside weights."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,6 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from lit_models.addresses import public_address
 from lit_models.errors import ModelError, check_non_negative
 from lit_models.metrics import MeanLoss
 from lit_models.modules.init import InitName, initialize_weights
@@ -100,14 +100,7 @@ class LitModule(OptimizerMixin):
         self._is_initialized = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute logits or values from raw inputs.
-
-        Args:
-            x: Inputs, shape `(B, ...)`: uint8 images, or floating-point numbers (of images, from 0 to 1).
-
-        Returns:
-            Shape `(B, num_outputs)`: logits, or values in the target's own unit.
-        """
+        """Compute logits, or values in the target's own unit, `(B, num_outputs)`, from raw inputs, `(B, ...)`."""
         return self.task.rescale(self.net(self.normalize(x)))
 
     def normalize(self, x: Tensor) -> Tensor:
@@ -205,8 +198,7 @@ class LitModule(OptimizerMixin):
     def setup(self, stage: str) -> None:
         """Load the data's statistics when fitting starts, and compile the network if asked to.
 
-        Raises:
-            ModelError: If `init` is given, and this class never calls `initialize`.
+        An `init` in a class that never calls `initialize` raises a ModelError.
         """
         if stage == "fit":
             if self.hparams["init"] is not None and not self._is_initialized:
@@ -218,11 +210,7 @@ class LitModule(OptimizerMixin):
             self.net.compile()  # in place: `torch.compile(net)` would rename the weights in the checkpoint
 
     def load_statistics(self, statistics: Mapping[str, Tensor]) -> None:
-        """Set the mean and standard deviation of inputs and of a regression's targets, unless they are set already.
-
-        Args:
-            statistics: `mean`, `std`, `target_mean` and `target_std` of a data module, as far as it has them.
-        """
+        """Set `mean` and `std` of inputs, and `target_mean` and `target_std` of a regression, unless they are set."""
         if not self.hparams["normalize"]:
             return
         if "mean" in statistics:
@@ -236,7 +224,9 @@ class LitModule(OptimizerMixin):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add which class this is, how it is trained, and the loss of an unfinished epoch."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["class_path"] = public_address(type(self))
+        cls, package = type(self), self.__module__.partition(".")[0]
+        is_public = getattr(sys.modules[package], cls.__name__, None) is cls  # of its package, so that modules can move
+        checkpoint["class_path"] = f"{package if is_public else cls.__module__}.{cls.__qualname__}"
         if self.train_loss.total is not None:
             checkpoint["epoch_loss"] = [self.train_loss.total, self.train_loss.samples]
 

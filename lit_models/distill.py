@@ -1,19 +1,25 @@
 """Distillation: a small model learns from the predictions of a large one that was trained before."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from lit_models.addresses import find_class
 from lit_models.base import Batch, LitModule
 from lit_models.errors import ModelError
 from lit_models.metrics import MeanLoss
-from lit_models.teacher import check_encoding, check_model
+from lit_models.optim.factory import find_class
+from lit_models.tasks import Task
 from lit_models.wrapper import LitWrapper
+
+# Keys of a data module's state in a checkpoint that do not change how inputs are encoded.
+NO_ENCODING = ("class_path", "statistics", "settings", "epoch", "batch", "trained_on", "asked", "class_names")
+REMEDY = "give one that was trained on data like these"
 
 
 class LitDistiller(LitWrapper):
@@ -93,23 +99,19 @@ class LitDistiller(LitWrapper):
         except Exception as error:  # unpickling a file of another kind may raise anything
             problem = "it is no checkpoint of Kindling's"
             raise ModelError(problem, "give a best.ckpt or last.ckpt of a run", "teacher", file) from error
-        cls = self._teacher_class(file, class_path)
+        cls = find_class(class_path, LitModule)
+        is_ours = cls is not None and cls.__module__.partition(".")[0] == __package__
+        if cls is None or not (is_ours or class_path == self.hparams["teacher_class"]):
+            remedy = f"give `teacher_class={class_path}` and import it if you trust it"
+            raise ModelError(f"it is a {class_path}, which would be run here", remedy, "teacher", file)
         try:
             teacher = cls.load_from_checkpoint(path, map_location="cpu", weights_only=True)
         except (RuntimeError, TypeError, KeyError) as error:
             problem = f"no {cls.__name__} can be made of it ({' '.join(str(error).split())[:100]})"
             raise ModelError(problem, "give another", "teacher", file) from error
-        check_model(file, teacher, self.task, self.sizes)
-        check_encoding(file, checkpoint, getattr(self._trainer, "datamodule", None))
+        _check_model(file, teacher, self.task, self.sizes)
+        _check_encoding(file, checkpoint, getattr(self._trainer, "datamodule", None))
         return teacher.eval().requires_grad_(False)
-
-    def _teacher_class(self, file: str, class_path: str) -> type[LitModule]:
-        given = self.hparams["teacher_class"]
-        cls = find_class(class_path, LitModule)
-        if cls is None or (cls.__module__.partition(".")[0] != __package__ and class_path != given):
-            remedy = f"give `teacher_class={class_path}` and import it if you trust it"
-            raise ModelError(f"it is a {class_path}, which would be run here", remedy, "teacher", file)
-        return cls
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Move the teacher to the device, and compute its logits for all samples if they stay the same."""
@@ -143,20 +145,56 @@ class LitDistiller(LitWrapper):
     def soft_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compute the divergence of a student's predictions from the teacher's, at the temperature.
 
-        Args:
-            logits: Shape `(B, num_outputs)`; of an ensemble `(B * k, num_outputs)`, the `k` of a sample in succession.
-            targets: The teacher's logits, `(B, num_outputs)`.
-
-        Returns:
-            The divergence times `T**2`, which keeps the size of its gradient: a mean or sum, as the loss of the labels.
+        It is multiplied by `T**2`, which keeps the size of its gradient; a mean or sum, as the loss of the labels.
+        The student's logits are `(B, num_outputs)`, or of an ensemble `(B * k, num_outputs)`, the `k` of a sample in
+        succession; `targets`, the teacher's, are `(B, num_outputs)`.
         """
         if len(logits) > len(targets):
             targets = targets.repeat_interleave(len(logits) // len(targets), dim=0)
-        student, teacher = (_of_all_classes(of.to(logits)) / self.temperature for of in (logits, targets))
+        student, teacher = (of.to(logits) / self.temperature for of in (logits, targets))
+        if logits.shape[1] == 1:  # of a binary task, whose other class has a logit of 0
+            student, teacher = F.pad(student, (1, 0)), F.pad(teacher, (1, 0))
         divergence: Tensor = self.divergence(F.log_softmax(student, 1), F.softmax(teacher, 1))
         return divergence * self.temperature**2
 
 
-def _of_all_classes(logits: Tensor) -> Tensor:
-    """Return the logits of both classes of a binary task, of which one is 0; others unchanged."""
-    return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits
+def _check_model(file: str, teacher: LitModule, task: Task, sizes: Mapping[str, Any]) -> None:
+    """Raise an error if a teacher has another task, other classes or other inputs than the student."""
+    name = f"a {type(teacher).__name__}"
+    if getattr(getattr(teacher, "task", None), "name", "") != task.name or hasattr(teacher, "is_embedding"):
+        raise ModelError(f"{name} is no classifier of a {task.name} task, as this is", "give one", "teacher", file)
+    if teacher.num_outputs != task.num_outputs:
+        problem = f"{name} of {teacher.num_outputs} classes cannot teach {task.num_outputs}"
+        raise ModelError(problem, "give another", "teacher", file)
+    for option in ("input_shape", "in_features", "cat_cardinalities", "vocab_size"):
+        sizes_of_both = sizes[option], teacher.hparams.get(option)
+        own, other = (size if size is None or isinstance(size, int) else list(size) for size in sizes_of_both)
+        if own is not None and other is not None and own != other:
+            problem = f"{name} whose {option} is {other} cannot teach on data whose {option} is {own}"
+            raise ModelError(problem, REMEDY, "teacher", file)
+    reads_tokens, has_tokens = teacher.hparams.get("vocab_size") is not None, sizes["vocab_size"] is not None
+    if reads_tokens != has_tokens and any(size is not None for size in sizes.values()):
+        reads, data = ("reads", "none") if reads_tokens else ("cannot read", "texts")
+        raise ModelError(f"{name} {reads} tokens of text, and these data are {data}", REMEDY, "teacher", file)
+
+
+def _check_encoding(file: str, checkpoint: Mapping[str, Any], data: LightningDataModule | None) -> None:
+    """Raise an error if an output, or a number in an input, means something else to a teacher than to these data."""
+    dicts = {key: item for key, item in checkpoint.items() if isinstance(item, dict)}
+    states = [state for key, state in dicts.items() if str(state.get("class_path")).rpartition(".")[2] == key]
+    if data is None or not states:
+        return
+    saved, names = states[0], getattr(data, "class_names", None)
+    if saved.get("class_names") and names and list(saved["class_names"]) != list(names):
+        own, other = _listed(names), _listed(saved["class_names"])
+        problem = f"its classes are {other}, and those of these data are {own}, in this order"
+        raise ModelError(problem, "give a teacher of the same", "teacher", file)
+    now = data.state_dict()
+    for key in saved.keys() - NO_ENCODING:
+        if key in now and saved[key] != now[key]:
+            problem = f"it was trained on data with other {key.replace('_', ' ')}, so that it would misread these"
+            raise ModelError(problem, "give one that was trained on the same training split", "teacher", file)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

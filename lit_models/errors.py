@@ -59,15 +59,7 @@ TEXTS = {"max_length": "labeled texts", "context_length": "running text"}
 
 
 def find_misfit(takes: Collection[str], offers: Collection[str]) -> str:
-    """Return why a model cannot read some data.
-
-    Args:
-        takes: Names of the model's arguments.
-        offers: Names of the sizes that the data have, as far as they are known.
-
-    Returns:
-        What is wrong; empty if nothing is.
-    """
+    """Return why a model with the arguments `takes` cannot read data with the known sizes `offers`; empty if it can."""
     reads, has = (
         [text for size, text in TEXTS.items() if size in names] or ["text"] * ("vocab_size" in names)
         for names in (takes, offers)

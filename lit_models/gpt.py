@@ -9,11 +9,38 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lit_models.base import Batch, LitModule
-from lit_models.errors import ModelError
+from lit_models.errors import ModelError, check_non_negative
 from lit_models.metrics import MeanLoss
-from lit_models.modules.generation import check_sampling, generate
 from lit_models.modules.transformer import GPT
 from lit_models.tasks import IGNORED, TaskName
+
+
+def check_sampling(max_new_tokens: int, temperature: float, top_k: int, top_p: float) -> None:
+    """Raise a ModelError if a number is negative, or `top_p` not in (0, 1]."""
+    check_non_negative(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k)
+    if not 0 < top_p <= 1:
+        raise ModelError("give a share above 0, up to 1", option="top_p", value=top_p)
+
+
+def sample(
+    logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Sample a token id, `(B, 1)`, from each row of logits, `(B, vocab_size)`.
+
+    The generator is on the device of the logits; `top_p` is nucleus sampling (Holtzman et al. 2020).
+    """
+    if temperature == 0:
+        return logits.argmax(1, keepdim=True)
+    # The highest logit becomes 0, which stays finite at any temperature.
+    logits = (logits - logits.amax(1, keepdim=True)) / temperature
+    if 0 < top_k < logits.shape[1]:
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -math.inf)
+    probabilities = logits.softmax(1)
+    if top_p < 1:
+        ordered, tokens = probabilities.sort(descending=True)
+        excluded = ordered.cumsum(1) - ordered >= top_p  # never the most likely token
+        probabilities = torch.zeros_like(probabilities).scatter(1, tokens, ordered.masked_fill(excluded, 0))
+    return probabilities.multinomial(1, generator=generator)
 
 
 class LitGPT(LitModule):
@@ -104,17 +131,47 @@ class LitGPT(LitModule):
         """Generate tokens after each prompt; see `generate`."""
         return self.generate(batch if isinstance(batch, Tensor) else batch[0])
 
-    def generate(self, ids: Tensor, max_new_tokens: int | None = None, **options: Any) -> Tensor:
-        """Return new tokens, `(B, max_new_tokens)`, that continue each prompt, `(B, T)`.
+    @torch.no_grad()
+    def generate(
+        self,
+        ids: Tensor,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        generator: torch.Generator | None = None,
+        use_cache: bool = True,
+    ) -> Tensor:
+        """Generate tokens, `(B, max_new_tokens)`, that continue each prompt, `(B, T)`, in evaluation mode.
 
-        `options` are those of `lit_models.modules.generation.generate`; the model's own settings are the defaults.
+        The network sees the last `context_length` tokens. When its context is full, it continues from the last half of
+        it. Settings that are None are the model's own. The generator is on the device of the network; without
+        `use_cache`, keys and values of past tokens are computed again for every token.
 
         Raises:
             ModelError: If there is no prompt, or an option is impossible.
             FloatingPointError: If the model has diverged, and its logits are not finite.
         """
-        options["max_new_tokens"] = max_new_tokens
-        for name in ("max_new_tokens", "temperature", "top_k", "top_p"):
-            if options.get(name) is None:
-                options[name] = self.hparams[name]
-        return generate(self.net, ids, **options)
+        if ids.ndim != 2 or not ids.shape[1]:
+            raise ModelError(f"a prompt is (B, T) tokens, with T 1 or more, not {tuple(ids.shape)}")
+        given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        sampling: dict[str, Any] = {name: self.hparams[name] if x is None else x for name, x in given.items()}
+        check_sampling(**sampling)
+        net, length = self.net, sampling.pop("max_new_tokens")
+        modes = {module: module.training for module in net.modules()}  # frozen parts may be in eval mode already
+        net.eval()
+        new: list[Tensor] = []
+        try:
+            context, cache = ids[:, -net.context_length :], net.make_cache()
+            for _ in range(length):
+                if context.shape[1] > net.context_length:
+                    context, cache = context[:, -max(1, net.context_length // 2) :], net.make_cache()
+                logits = net(context[:, cache[0].length :], cache) if use_cache else net(context)
+                if not new and not logits.isfinite().all():  # checked once, as it forces a GPU sync
+                    raise FloatingPointError("this model has diverged, and writes nothing; train it at a smaller lr.")
+                new.append(sample(logits[:, -1].float(), **sampling, generator=generator))
+                context = torch.cat([context, new[-1]], dim=1)
+            return torch.cat(new, dim=1) if new else ids[:, :0]
+        finally:
+            for module, mode in modes.items():
+                module.training = mode

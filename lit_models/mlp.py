@@ -12,21 +12,13 @@ from lit_models.modules.categorical import ExpandCategories
 
 Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
 
-_ACTIVATIONS: dict[Activation, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
-}
+ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "gelu": nn.GELU}
 
 
 class MLP(nn.Module):
     """Linear layers with activations between them.
 
-    Its arguments are those of `LitMLP`, and `num_outputs`, the outputs for each sample.
-
-    Raises:
-        ModelError: If a width or the dropout is impossible.
+    Its arguments are those of `LitMLP`, and `num_outputs`, for each sample; impossible ones raise a ModelError.
     """
 
     def __init__(
@@ -51,7 +43,7 @@ class MLP(nn.Module):
             layers.append(nn.Linear(in_features, width, bias=not batch_norm))
             if batch_norm:
                 layers.append(nn.BatchNorm1d(width))
-            layers.append(_ACTIVATIONS[activation]())
+            layers.append(ACTIVATIONS[activation]())
             if dropout:
                 layers.append(nn.Dropout(dropout))
             in_features = width

@@ -19,12 +19,7 @@ OTHER_LOSSES = ("loss", "reduction", "label_smoothing", "class_weights", "ignore
 
 
 class PairTask(Task):
-    """Embeddings of samples, close within a class and apart between classes: targets `(B,)`, class indices.
-
-    Args:
-        num_outputs: Size of an embedding.
-        margin: Cosine below which samples of two classes are not pushed further apart.
-    """
+    """Embeddings of size `num_outputs`, close within a class and apart between classes: targets `(B,)`, classes."""
 
     name = "multiclass"
     losses = ("CosineEmbeddingLoss",)

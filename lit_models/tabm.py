@@ -111,11 +111,9 @@ class LitTabM(LitModule):
         self.example_input_array = torch.zeros(2, in_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute outputs from raw rows, `(B, in_features)`.
+        """Compute outputs of the ensemble's mean prediction, `(B, num_outputs)`, from raw rows, `(B, in_features)`.
 
-        Returns:
-            Shape `(B, num_outputs)`: those of the ensemble's mean prediction. In training, where each perceptron has
-            its own loss, `(B * k, num_outputs)`, the `k` of a row in succession.
+        In training each perceptron has its own loss: `(B * k, num_outputs)`, the `k` of a row in succession.
         """
         outputs = self.task.rescale(self.net(self.normalization(x)))
         return outputs.flatten(0, 1) if self.training else self.task.average(outputs)

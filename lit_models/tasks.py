@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     BinaryAccuracy,
     BinaryAUROC,
@@ -29,14 +29,8 @@ IGNORED = -100  # a target where nothing is to be predicted
 class Task(nn.Module):
     """Loss, activation and metrics of one kind of target.
 
-    Args:
-        num_outputs: Outputs for each sample.
-        loss: A loss of `torch.nn` by name, one of `losses`; the first of them by default.
-        reduction: Whether the loss of a batch is the mean or the sum over its samples.
-        label_smoothing: Share of a label that is spread over all classes, 0 to 1 (Szegedy et al. 2016).
-        class_weights: Weight of the samples of each class: two numbers in a binary task, of class 0 and of class 1, and
-            `num_outputs` in a multiclass one, whose mean is divided by the summed weights of the batch's samples.
-        ignore_index: The label of samples that count in no loss and no metric, of a multiclass task.
+    Its arguments are those of `LitModule`. Labels are smoothed as by Szegedy et al. 2016. In a multiclass task the mean
+    of weighted losses is divided by the summed weights of the batch's samples.
 
     Raises:
         ModelError: If the loss, or one of its options, does not fit the task.
@@ -167,11 +161,7 @@ class Regression(Task):
 
     def metrics(self) -> MetricCollection:
         """Return mean absolute error and root mean squared error, in the target's own unit."""
-        metrics: dict[str, Metric | MetricCollection] = {
-            "mae": MeanAbsoluteError(),
-            "rmse": MeanSquaredError(squared=False),
-        }
-        return MetricCollection(metrics)
+        return MetricCollection({"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)})
 
 
 class Binary(Task):
@@ -201,12 +191,8 @@ class Binary(Task):
     def metrics(self) -> MetricCollection:
         """Return accuracy, area under the ROC curve, and F1 score of class 1."""
         # Data modules check their labels once; torchmetrics would check them with every batch.
-        metrics: dict[str, Metric | MetricCollection] = {
-            "acc": BinaryAccuracy(validate_args=False),
-            "auroc": BinaryAUROC(validate_args=False),
-            "f1": BinaryF1Score(validate_args=False),
-        }
-        return MetricCollection(metrics)
+        metrics = {"acc": BinaryAccuracy, "auroc": BinaryAUROC, "f1": BinaryF1Score}
+        return MetricCollection({name: metric(validate_args=False) for name, metric in metrics.items()})
 
 
 class Multiclass(Task):
@@ -250,11 +236,8 @@ class Multiclass(Task):
     def metrics(self) -> MetricCollection:
         """Return accuracy over all samples, and the mean of the classes' F1 scores."""
         options: dict[str, Any] = {"ignore_index": self.ignore_index, "validate_args": False}
-        metrics: dict[str, Metric | MetricCollection] = {
-            "acc": MulticlassAccuracy(self.num_outputs, average="micro", **options),
-            "f1": MulticlassF1Score(self.num_outputs, **options),
-        }
-        return MetricCollection(metrics)
+        acc = MulticlassAccuracy(self.num_outputs, average="micro", **options)
+        return MetricCollection({"acc": acc, "f1": MulticlassF1Score(self.num_outputs, **options)})
 
 
 class NextToken(Multiclass):

@@ -71,22 +71,14 @@ class LitTextClassifier(LitModule):
         self.example_input_array = torch.ones(2, min(8, max_length), dtype=torch.long)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Return token ids as int64, `(B, T)`; texts without a token get one of padding.
-
-        Raises:
-            ModelError: If these are not token ids.
-        """
+        """Return token ids as int64, `(B, T)`, an empty text as one of padding; raise a ModelError for other inputs."""
         if x.is_floating_point() or x.ndim != 2:
             found = f"{x.dtype} of shape {tuple(x.shape)}"
             raise ModelError(f"LitTextClassifier takes token ids, integers of shape (B, T), not {found}", "give texts")
         return x.long() if x.shape[1] else torch.full((len(x), 1), PAD, device=x.device)
 
     def setup(self, stage: str) -> None:
-        """Check that sparse gradients can be clipped as asked.
-
-        Raises:
-            ModelError: If they are to be clipped by value.
-        """
+        """Raise a ModelError if sparse gradients are to be clipped by value."""
         trainer = self.trainer
         if stage == "fit" and self.sparse and trainer.gradient_clip_val and trainer.gradient_clip_algorithm == "value":
             remedy = "give norm, or `sparse=False`"

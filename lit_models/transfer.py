@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lit_models.base import LitModule
 from lit_models.errors import ModelError, check_non_negative
-from lit_models.modules.backbones import TransferNet
-from lit_models.modules.pretrained import (
+from lit_models.modules.backbones import (
+    TransferNet,
     is_file,
     load_backbone,
     locate_weights,
@@ -77,20 +77,11 @@ class LitTransfer(LitModule):
     def preprocessing(cls, backbone: str = "resnet18", weights: str | None = "DEFAULT", **_: Any) -> dict[str, Any]:
         """Return how the images of the weights were prepared, as options of an image data module.
 
-        Args:
-            backbone: As for the model.
-            weights: As for the model.
-
-        Returns:
-            `image_size` and `resize_size`, in pixels, and `interpolation`; of a checkpoint `image_size` alone, and
-            nothing without weights.
-
-        Raises:
-            ModelError: If there are no such weights.
+        They are `image_size` and `resize_size`, in pixels, and `interpolation`; of a checkpoint `image_size` alone, and
+        none without weights. Weights that do not exist raise a ModelError.
         """
-        if weights in (None, "none"):
+        if weights is None or weights == "none":
             return {}
-        assert weights is not None
         prepared = torchvision_weights(backbone, weights).transforms()
         if is_file(weights):
             locate_weights(backbone, weights)
@@ -103,10 +94,7 @@ class LitTransfer(LitModule):
         }
 
     def load_weights(self, keep_statistics: bool = False) -> None:
-        """Load the weights into the backbone, and the mean and standard deviation of their images.
-
-        Args:
-            keep_statistics: Whether to leave mean and standard deviation as they are.
+        """Load the weights into the backbone, and, unless kept, the mean and standard deviation of their images.
 
         Raises:
             ModelError: If there are none, or they are not this network's.
@@ -120,14 +108,7 @@ class LitTransfer(LitModule):
         self.has_weights.fill_(True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute outputs from raw images, or from their features.
-
-        Args:
-            x: Images, `(B, C, H, W)`, uint8, or floating-point from 0 to 1; or their features from `extract`, `(B, F)`.
-
-        Returns:
-            Logits, or values in the target's own unit, `(B, num_outputs)`.
-        """
+        """Compute outputs, `(B, num_outputs)`, from raw images, `(B, C, H, W)`, or their features, `(B, F)`."""
         return self.task.rescale(self.net.head(x)) if x.ndim == 2 else super().forward(x)
 
     @torch.no_grad()
@@ -136,20 +117,12 @@ class LitTransfer(LitModule):
         return self.net.features(self.normalize(x))
 
     def prepare_weights(self) -> None:
-        """Download the weights, or check that their file exists, before the data are read.
-
-        Raises:
-            ModelError: If there is no such file, and it cannot be downloaded.
-        """
+        """Download the weights before the data are read; raise a ModelError if that fails, or their file is missing."""
         if self.weights:
             locate_weights(self.hparams["backbone"], self.weights)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the weights are those that the run started from; others would replace the trained ones.
-
-        Raises:
-            ModelError: If they are others.
-        """
+        """Raise a ModelError if `weights` are not those that the run started from, and would replace trained ones."""
         saved = checkpoint["hyper_parameters"]["weights"]
         if self.weights not in (None, saved):
             problem = f"the run of this checkpoint began with {saved}, and has trained since"
@@ -157,11 +130,7 @@ class LitTransfer(LitModule):
         super().on_load_checkpoint(checkpoint)
 
     def setup(self, stage: str) -> None:
-        """Check that the backbone is not unfrozen later on several devices.
-
-        Raises:
-            ModelError: If it is.
-        """
+        """Raise a ModelError if the backbone is to be unfrozen later on several devices."""
         if stage == "fit" and self.unfreeze_epoch and self.trainer.world_size > 1:
             problem, remedy = "several devices cannot unfreeze it later", "give `devices=1`, or `unfreeze_epoch=0`"
             raise ModelError(problem, remedy, "unfreeze_epoch", self.unfreeze_epoch)

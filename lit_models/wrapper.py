@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from lit_models.addresses import find_class
 from lit_models.base import LitModule
 from lit_models.errors import ModelError, find_misfit
+from lit_models.optim.factory import find_class
 from lit_models.tasks import TaskName
 from lit_models.transfer import LitTransfer
 
@@ -57,13 +57,7 @@ class LitWrapper(LitModule):
         }
 
     def make_inner(self, name: str, args: Mapping[str, Any] | None, task: TaskName, num_outputs: int) -> None:
-        """Set `self.net` to a new inner model.
-
-        Args:
-            name: Its class: one of `lit_models`, or any `LitModule` by its import path.
-            args: Its own options.
-            task: Its task.
-            num_outputs: Its outputs for each sample.
+        """Set `self.net` to a new inner model: a class of `lit_models`, or by its import path, and its own options.
 
         Raises:
             ModelError: If there is no such class or option, or it does not fit the data.
@@ -147,23 +141,14 @@ class LitWrapper(LitModule):
 
 
 def find_model(option: str, name: str) -> type[LitModule]:
-    """Return the class of a model, by its name in `lit_models` or by its import path.
-
-    Raises:
-        ModelError: If there is none, or it is itself made of another.
-    """
+    """Return the class of a model; raise a ModelError if there is none, or it is itself made of another."""
     found = find_class(name, LitModule)
     if found is None:
         plain = [leaf for leaf, cls in vars(sys.modules[str(__package__)]).items() if _is_plain(cls)]
         module, _, last = name.rpartition(".")
-        close = difflib.get_close_matches(last, plain, n=1)
-        remedy = (
-            f"did you mean {close[0]}?"
-            if close
-            else REMEDY
-            if module in sys.modules or not module
-            else f"import {module} first"
-        )
+        remedy = REMEDY if module in sys.modules or not module else f"import {module} first"
+        if close := difflib.get_close_matches(last, plain, n=1):
+            remedy = f"did you mean {close[0]}?"
         raise ModelError("there is no such model", remedy, option, name)
     if not _is_plain(found):
         raise ModelError("it is no plain model", REMEDY, option, name)
@@ -171,19 +156,13 @@ def find_model(option: str, name: str) -> type[LitModule]:
 
 
 def _is_plain(cls: object) -> bool:
-    return (
-        isinstance(cls, type) and issubclass(cls, LitModule) and not (cls is LitModule or issubclass(cls, LitWrapper))
-    )
+    return isinstance(cls, type) and LitModule in cls.__mro__[1:] and not issubclass(cls, LitWrapper)
 
 
 def parameters_of(cls: type) -> set[str]:
     """Return the names of the options of a class and of its bases."""
-    found = {
-        name: parameter
-        for base in cls.__mro__
-        if issubclass(base, LitModule)
-        for name, parameter in inspect.signature(base.__init__).parameters.items()
-    }
+    signatures = [inspect.signature(base.__init__) for base in cls.__mro__ if issubclass(base, LitModule)]
+    found = {name: of for signature in signatures for name, of in signature.parameters.items()}
     return {name for name, of in found.items() if name != "self" and of.kind is not of.VAR_KEYWORD}
 
 

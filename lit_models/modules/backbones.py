@@ -1,8 +1,18 @@
-"""Networks of torchvision without their last layer, and with a new head."""
+"""Networks of torchvision with a new head, and their pretrained weights: where they are, and what is in them.
+
+`backbone` and `weights` are the options of `LitTransfer`, and messages name them.
+"""
 
 import difflib
+import re
+import sys
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from http.client import HTTPException
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +21,14 @@ from torchvision import models
 
 from lit_models.errors import ModelError, check_dropout
 
+FILES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
+MAX_NAMED = 3  # tensors in a message
+
 
 def make_backbone(name: str, input_shape: Sequence[int]) -> tuple[nn.Module, int]:
-    """Return a network of torchvision without its last layer.
+    """Return a network of torchvision without its last layer, from images `(B, 3, H, W)` to features `(B, F)`, and F.
 
-    Args:
-        name: Its name.
-        input_shape: Channels, height and width of an image.
-
-    Returns:
-        The network, with random weights, from images `(B, 3, H, W)` to features `(B, F)`; and F.
+    Its weights are random, and `input_shape` is channels, height and width of an image.
 
     Raises:
         ModelError: If there is no such network, or it cannot take such images.
@@ -61,19 +69,15 @@ def check_name(name: str) -> None:
     known = models.list_models(module=models)
     if name not in known:
         close = difflib.get_close_matches(name.lower(), known)
-        hint = (
-            f"did you mean {' or '.join(close)}?" if close else "give resnet18, vgg16, efficientnet_b0, vit_b_16, ..."
-        )
+        hint = "give resnet18, vgg16, efficientnet_b0, vit_b_16, ..."
+        hint = f"did you mean {' or '.join(close)}?" if close else hint
         raise ModelError("torchvision has no such network to classify images", hint, "backbone", name)
 
 
 class TransferNet(nn.Module):
     """A classification network of torchvision whose last layer is replaced.
 
-    Its arguments are those of `LitTransfer`, and `num_outputs`, the outputs for each sample.
-
-    Raises:
-        ModelError: If there is no such network, or it cannot take such images.
+    Its arguments are those of `LitTransfer`, and `num_outputs`, for each sample; impossible ones raise a ModelError.
     """
 
     def __init__(self, backbone: str, input_shape: Sequence[int], num_outputs: int, dropout: float = 0.0) -> None:
@@ -105,3 +109,130 @@ class TransferNet(nn.Module):
         super().train(mode)
         self.backbone.train(mode and not self.is_frozen)
         return self
+
+
+class Weights(NamedTuple):
+    """The tensors of a backbone by name, and mean and standard deviation of its images' channels.
+
+    Both have the shape `(3, 1, 1)` or `(1, 1, 1)`, in units of [0, 1].
+    """
+
+    state: dict[str, Tensor]
+    mean: Tensor
+    std: Tensor
+
+
+def read_weights(backbone: str, weights: str) -> Weights:
+    """Read weights from a file, or from torchvision, which downloads them once.
+
+    Raises:
+        ModelError: If they cannot be read or downloaded; the message says where to put the file.
+    """
+    prepared = torchvision_weights(backbone, weights).transforms()
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (prepared.mean, prepared.std))
+    content = _read(weights, locate_weights(backbone, weights))
+    for wrapper in ("state_dict", "model"):  # of Lightning and of torchvision's own scripts
+        inner = content.get(wrapper)
+        content = inner if isinstance(inner, dict) else content
+    content = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    own = next((name for name in ("normalization", "standardize") if f"{name}.mean" in content), None)
+    if own is not None:  # a checkpoint of a LitModule; older ones have `standardize`
+        mean, std = content[f"{own}.mean"], content[f"{own}.std"]
+        content = {name: value for name, value in content.items() if name.startswith("net.backbone.")}
+        if not content:
+            raise ModelError("a checkpoint of another model", "give one of LitTransfer", "weights", weights)
+    # Prefixes of DataParallel, torch.compile and LitTransfer.
+    prefixes = ("module.", "_orig_mod.", "net.backbone.")
+    while prefix := next((p for p in prefixes if content and all(name.startswith(p) for name in content)), ""):
+        content = {name.removeprefix(prefix): value for name, value in content.items()}
+    # Old files of DenseNets have dots in these names.
+    dot = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
+    state = OrderedDict((dot.sub(r"\1", name), value) for name, value in content.items())
+    state._metadata = {"": {"version": 2}}  # type: ignore[attr-defined]  # MNASNet needs it
+    return Weights(state, mean, std)
+
+
+def trained_size(weights: str) -> int:
+    """Return the height and width, in pixels, of a checkpoint's images; raise a ModelError if its model has none."""
+    shape = _read(weights, Path(weights).expanduser()).get("hyper_parameters", {}).get("input_shape", ())
+    if len(shape) != 3:
+        raise ModelError("a checkpoint of another model", "give one of LitTransfer", "weights", weights)
+    return int(shape[-1])
+
+
+def _read(weights: str, path: Path) -> dict[str, Any]:
+    """Return all that is in a file; `weights`, as it was given, is for messages."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        return dict(content)
+    except Exception as error:  # unpickling a file of another kind may raise anything
+        reason = str(error).partition("\n")[0]
+        if isinstance(error, UnpicklingError):  # torch's own message is long
+            reason = "it is damaged, or not of tensors alone, as torch.save(net.state_dict(), FILE) makes it"
+        raise ModelError(f"no weights can be read from {path} ({reason})", "", "weights", weights) from error
+
+
+def is_file(weights: str) -> bool:
+    """Return whether weights are given by a file."""
+    return weights.endswith(FILES)
+
+
+def torchvision_weights(backbone: str, weights: str) -> Any:  # noqa: ANN401  # a member of torchvision's WeightsEnum
+    """Return torchvision's weights of a name; for a file the default ones, whose preprocessing is assumed."""
+    check_name(backbone)
+    known = models.get_model_weights(backbone)
+    name = "DEFAULT" if is_file(weights) else weights.rpartition(".")[2]
+    if name not in known.__members__:
+        remedy = f"give one of them, none, or a file that ends in {', '.join(FILES)}"
+        raise ModelError(f"{backbone} has {', '.join(known.__members__)}", remedy, "weights", weights)
+    return known[name]
+
+
+def locate_weights(backbone: str, weights: str) -> Path:
+    """Return the file of weights, torchvision's downloaded if need be; raise a ModelError if there is none."""
+    if is_file(weights):
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise ModelError("there is no such file", "", "weights", weights)
+        return path
+    url = str(torchvision_weights(backbone, weights).url)
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    file = folder / url.rpartition("/")[2]
+    if not file.is_file():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Its name has the first digits of its hash: resnet18-f37072fd.pth.
+            torch.hub.download_url_to_file(url, str(file), file.stem.rpartition("-")[2], progress=sys.stderr.isatty())
+        except (URLError, HTTPException, OSError, RuntimeError) as error:
+            remedy = f"put that file into {folder}, or give a file's path, or none"
+            raise ModelError(f"{url} cannot be downloaded ({error})", remedy, "weights", weights) from error
+    return file
+
+
+def load_backbone(net: nn.Module, backbone: str, weights: str) -> Weights:
+    """Load weights into a network of `make_backbone`, all of whose tensors they must have, and return them.
+
+    Raises:
+        ModelError: If they cannot be read, are not this network's, or are not finite.
+    """
+    loaded = read_weights(backbone, weights)
+    try:  # the network's own method renames the tensors of older files
+        unfit = net.load_state_dict(loaded.state, strict=False).missing_keys
+    except RuntimeError as error:
+        unfit = re.findall(r"size mismatch for ([\w.]+)", str(error))
+        if not unfit:
+            raise
+    own = net.state_dict()
+    if unfit:
+        named = ", ".join(unfit[:MAX_NAMED]) + (", ..." if len(unfit) > MAX_NAMED else "")
+        problem = f"{len(unfit)} of its {len(own)} tensors are missing, or have another shape ({named})"
+        raise ModelError(f"these are not the weights of {backbone}: {problem}", "", "weights", weights)
+    broken = [key for key, value in own.items() if not value.isfinite().all()]
+    if broken:
+        raise ModelError(f"{broken[0]} holds NaN or infinity", "give others", "weights", weights)
+    return loaded

@@ -11,15 +11,7 @@ MAX_ONE_HOT = 32  # codes; a category with more gets an embedding
 
 
 def split_features(in_features: int, cat_cardinalities: Sequence[int]) -> int:
-    """Return the number of numeric columns of a row, which come before the codes.
-
-    Args:
-        in_features: Numbers in a row, codes included.
-        cat_cardinalities: Number of codes of each category.
-
-    Raises:
-        ModelError: If there are more categories than numbers, or one has no code.
-    """
+    """Return the number of a row's numbers, which precede the codes; raise a ModelError if there are too few."""
     if len(cat_cardinalities) > in_features or any(size < 1 for size in cat_cardinalities):
         problem = f"give the number of codes of each category, which are the last of the {in_features} numbers of a row"
         raise ModelError(problem, option="cat_cardinalities", value=list(cat_cardinalities))

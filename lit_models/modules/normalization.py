@@ -27,9 +27,7 @@ class Normalization(nn.Module):
     def set(self, mean: Tensor, std: Tensor) -> None:
         """Set the statistics, unless they are set: a trained model keeps those it was trained with.
 
-        Args:
-            mean: Mean, of a shape that broadcasts with the inputs.
-            std: Standard deviation, likewise, and never 0.
+        They have shapes that broadcast with the inputs, and a standard deviation is never 0.
         """
         if not self.is_set:
             self.mean, self.std = mean.to(self.mean), std.to(self.std)

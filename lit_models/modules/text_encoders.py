@@ -1,7 +1,8 @@
 """Networks for texts: token embeddings, an encoder from tokens to one vector for each text, and a head.
 
 Each encoder takes embedded tokens, `(B, T, E)`, and a mask, `(B, T)`, which is true for tokens and false for padding.
-Padding ends a row, and does not change the result. A text without a token gets a vector too.
+Padding ends a row, and does not change the result. A text without a token gets a vector too. The arguments of encoders
+are those of `LitTextClassifier`; the width of the transformer is `embedding_dim`, E.
 """
 
 from typing import Literal
@@ -25,11 +26,7 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 class BagEncoder(nn.Module):
-    """The mean of the embeddings, whatever their order (Joulin et al. 2016).
-
-    Args:
-        embedding_dim: Size of an embedding.
-    """
+    """The mean of the embeddings, whatever their order (Joulin et al. 2016)."""
 
     def __init__(self, embedding_dim: int) -> None:
         super().__init__()
@@ -44,10 +41,6 @@ class CNNEncoder(nn.Module):
     """Convolutions over 3, 4 and 5 tokens, and the maximum of each over all places (Kim 2014).
 
     Every filter is centered at each token in turn, so that a text may be shorter than a filter.
-
-    Args:
-        embedding_dim: Size of an embedding.
-        width: Filters of each size.
     """
 
     sizes = (3, 4, 5)
@@ -72,13 +65,6 @@ class RecurrentEncoder(nn.Module):
     """A bidirectional recurrent network (Schuster and Paliwal 1997), and the maximum over all tokens.
 
     `torch.export` unrolls it, so that an exported graph has one length, to which shorter texts are padded.
-
-    Args:
-        kind: `gru` (Cho et al. 2014) or `lstm` (Hochreiter and Schmidhuber 1997).
-        embedding_dim: Size of an embedding.
-        width: Units in each direction.
-        num_layers: Layers; each takes the outputs of both directions of the layer before.
-        dropout: Share of each layer's inputs that is dropped in training.
     """
 
     def __init__(
@@ -108,13 +94,7 @@ class RecurrentEncoder(nn.Module):
 
 
 class Block(nn.Module):
-    """A layer of a transformer's encoder, with pre-normalization (Vaswani et al. 2017; Xiong et al. 2020).
-
-    Args:
-        width: Size of a token's vector.
-        num_heads: Attention heads.
-        dropout: Dropout of what attention and feed-forward network add.
-    """
+    """A layer of a transformer's encoder, with pre-normalization (Vaswani et al. 2017; Xiong et al. 2020)."""
 
     def __init__(self, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -140,13 +120,6 @@ class Block(nn.Module):
 class TransformerEncoder(nn.Module):
     """A transformer's encoder with learned positions, and the mean over all tokens.
 
-    Args:
-        embedding_dim: Size of an embedding, which is the width of all layers.
-        max_length: Maximum number of tokens of a text.
-        num_layers: Layers.
-        num_heads: Attention heads, which divide the width.
-        dropout: Dropout of the embeddings, and of what each layer adds.
-
     Raises:
         ModelError: If the heads do not divide the width.
     """
@@ -163,11 +136,7 @@ class TransformerEncoder(nn.Module):
         self.out_features = embedding_dim
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Encode tokens, `(B, T, E)`, to `(B, E)`.
-
-        Raises:
-            ModelError: If there are more than `max_length` of them.
-        """
+        """Encode tokens, `(B, T, E)`, to `(B, E)`; raise a ModelError if there are more than `max_length`."""
         if x.shape[1] > self.max_length:
             problem = f"this transformer has no positions for the {x.shape[1]} tokens of a text"
             raise ModelError(problem, "cut the text, or train with a greater one", "max_length", self.max_length)

@@ -1,4 +1,7 @@
-"""A decoder-only transformer with rotary positions and a cache of keys and values."""
+"""A decoder-only transformer with rotary positions and a cache of keys and values.
+
+Its arguments are those of `LitGPT`.
+"""
 
 import math
 from collections.abc import Sequence
@@ -14,11 +17,7 @@ Rotation = tuple[Tensor, Tensor]  # cosine and sine of the angles of each positi
 
 
 class KVCache:
-    """Keys and values of the past tokens of a layer.
-
-    Args:
-        size: Maximum number of tokens.
-    """
+    """Keys and values of the past tokens of a layer, at most `size` of them."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -39,11 +38,6 @@ class Attention(nn.Module):
     """Causal self-attention (Vaswani et al. 2017) with rotary positions (Su et al. 2021).
 
     Queries and keys are normalized, which keeps large learning rates stable (Henry et al. 2020).
-
-    Args:
-        width: Size of a token's vector.
-        num_heads: Attention heads, which divide the width.
-        dropout: Share of the attention that is dropped in training.
     """
 
     def __init__(self, width: int, num_heads: int, dropout: float) -> None:
@@ -55,12 +49,9 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(width // num_heads, bias=False)
 
     def forward(self, x: Tensor, rotation: Rotation, cache: KVCache | None) -> Tensor:
-        """Compute tokens, `(B, T, width)`, each of which attends to itself and those before it.
+        """Transform tokens, `(B, T, width)`, each of which attends to itself and those before it.
 
-        Args:
-            x: Tokens, `(B, T, width)`.
-            rotation: Cosine and sine of the angles of their positions, `(T, head)` each.
-            cache: Keys and values of the tokens before, if any; `x` is then one token, or the first ones.
+        With a cache, of the keys and values of the tokens before, `x` is one token, or the first ones.
         """
         parts = self.qkv(x).view(*x.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k = apply_rotary_emb(self.norm(parts[:2]), *rotation).unbind()
@@ -81,13 +72,7 @@ def apply_rotary_emb(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """Attention and an MLP for each token, both residual and with pre-normalization (Xiong et al. 2020).
-
-    Args:
-        width: Size of a token's vector.
-        num_heads: Attention heads.
-        dropout: Dropout of what attention and MLP add.
-    """
+    """Attention and an MLP for each token, both residual and with pre-normalization (Xiong et al. 2020)."""
 
     def __init__(self, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -110,11 +95,7 @@ class GPT(nn.Module):
     """A decoder-only transformer (Radford et al. 2019), with rotary positions and without biases.
 
     It has layer norms: RMSNorm gives the same loss here, and `torch` has a fused kernel for it on GPUs only.
-
-    Its arguments are those of `LitGPT`.
-
-    Raises:
-        ModelError: If a size is impossible.
+    Impossible sizes raise a ModelError.
     """
 
     cos: Tensor
@@ -142,10 +123,7 @@ class GPT(nn.Module):
         angles = torch.outer(torch.arange(context_length), 10_000 ** (-torch.arange(0, head, 2) / head)).repeat(1, 2)
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
-        self._initialize()
-
-    def _initialize(self) -> None:
-        """Initialize weights as GPT-2: small, and smaller still where a block adds to the tokens."""
+        # As GPT-2: small, and smaller still where a block adds to the tokens.
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
                 added = name.endswith(("out.weight", "mlp.2.weight"))
@@ -156,18 +134,10 @@ class GPT(nn.Module):
         return [KVCache(self.context_length) for _ in self.blocks]
 
     def forward(self, ids: Tensor, cache: Sequence[KVCache] | None = None) -> Tensor:
-        """Compute the logits of the next token at each position.
+        """Compute the logits, `(B, T, vocab_size)`, of the token after each of `ids`, `(B, T)`.
 
-        Args:
-            ids: Tokens, `(B, T)`.
-            cache: From `make_cache`: `ids`, several tokens at first and then one by one, follow those in it, and are
-                appended.
-
-        Returns:
-            Shape `(B, T, vocab_size)`.
-
-        Raises:
-            ModelError: If there are more than `context_length` tokens.
+        With a cache from `make_cache`, `ids`, several at first and then one by one, follow those in it and are added.
+        More than `context_length` tokens raise a ModelError.
         """
         start = cache[0].length if cache else 0
         end = start + ids.shape[1]

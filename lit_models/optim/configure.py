@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lit_models.errors import ModelError
 from lit_models.optim.factory import fast_forward, interval, make_optimizer, make_scheduler, remap_optimizer_state
-from lit_models.optim.param_groups import param_groups
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +42,8 @@ class OptimizerMixin(LightningModule):
         optimizer = make_optimizer(config["optimizer"], self.param_groups(), fused)
         if isinstance(optimizer, LBFGS):
             self._check_closure()
-            self.to(
-                memory_format=torch.contiguous_format
-            )  # it flattens gradients, which have the layout of the weights
+            # It flattens gradients, which have the layout of the weights.
+            self.to(memory_format=torch.contiguous_format)
         warmup: int = config["warmup_steps"]
         if warmup and config["scheduler"] != "cosine":
             raise ModelError("only `scheduler=cosine` warms up", "give that", "warmup_steps", warmup)
@@ -78,12 +77,41 @@ class OptimizerMixin(LightningModule):
         return {"": 1.0}
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Return a parameter group for each weight, as `make_optimizer` takes them; see `optim.param_groups`."""
-        return param_groups(self, self.lr_factors(), self.optimization["optimizer"], self.hparams["layer_decay"])
+        """Return a parameter group for each weight, as `make_optimizer` takes them.
 
-    @property
-    def _group_options(self) -> list[dict[str, Any]]:
-        return _without_params(self.param_groups())
+        Vectors, which are biases and the weights of norms, do not decay, as in nanoGPT and timm. Embeddings with sparse
+        gradients are trained by SparseAdam, and by Muon (Jordan et al. 2024) the matrices that are no embeddings. AdamW
+        trains what the chosen optimizer cannot. Layers decay as in Clark et al. 2020.
+
+        Returns:
+            `params`, `param_names`, and, where they are not the default, `lr_factor`, `weight_decay`, `optimizer` and
+            `adjust_lr_fn`.
+        """
+        optimizer, layer_decay = self.optimization["optimizer"], self.hparams["layer_decay"]
+        chosen = optimizer["class_path"].rpartition(".")[2]
+        embeddings = [part for part in self.modules() if isinstance(part, (nn.Embedding, nn.EmbeddingBag))]
+        sparse = {part.weight: part.sparse for part in embeddings}
+        layers_above = depths(self) if layer_decay != 1 else {}
+        groups = []
+        for prefix, lr_factor in self.lr_factors().items():
+            for name, weight in self.named_parameters():
+                if not name.startswith(prefix):
+                    continue
+                group: dict[str, Any] = {"params": [weight], "param_names": [name]}
+                factor = lr_factor * layer_decay ** layers_above.get(name, 0)
+                if factor != 1:
+                    group["lr_factor"] = factor
+                if weight.ndim < 2:
+                    group["weight_decay"] = 0.0
+                is_matrix = weight.ndim == 2 and weight not in sparse and "weight" in name.rpartition(".")[2]
+                if sparse.get(weight):
+                    group["optimizer"] = "torch.optim.SparseAdam"
+                elif chosen == "SparseAdam" or (chosen == "Muon" and not is_matrix):
+                    group["optimizer"] = "torch.optim.AdamW"
+                elif chosen == "Muon" and not optimizer["init_args"].get("adjust_lr_fn"):
+                    group["adjust_lr_fn"] = "match_rms_adamw"  # so that one learning rate suits both
+                groups.append(group)
+        return groups
 
     @property
     def optimization(self) -> dict[str, Any]:
@@ -93,7 +121,7 @@ class OptimizerMixin(LightningModule):
     def _check_closure(self) -> None:
         """Raise an error if an option of the Trainer does not work with steps that evaluate a batch several times."""
         trainer = self.trainer
-        remedy = "leave it out, or give another optimizer"
+        problem = "LBFGS evaluates a batch several times in a step, and needs its whole loss and gradient each time"
         for option, value, is_given in (
             ("gradient_clip_val", trainer.gradient_clip_val, bool(trainer.gradient_clip_val)),
             ("accumulate_grad_batches", trainer.accumulate_grad_batches, trainer.accumulate_grad_batches > 1),
@@ -102,16 +130,13 @@ class OptimizerMixin(LightningModule):
             ("devices", trainer.world_size, trainer.world_size > 1),
         ):
             if is_given:
-                problem = (
-                    "LBFGS evaluates a batch several times in a step, and needs its whole loss and gradient each time"
-                )
-                raise ModelError(problem, remedy, option, value)
+                raise ModelError(problem, "leave it out, or give another optimizer", option, value)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add LightningCLI's groups `optimizer` and `lr_scheduler`, and the options of each parameter group."""
         checkpoint["optimizer_config"] = self.optimizer_config
         checkpoint["lr_scheduler_config"] = self.lr_scheduler_config
-        checkpoint["param_groups"] = self._group_options
+        checkpoint["param_groups"] = _without_params(self.param_groups())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remove states and settings from a checkpoint that do not fit the current optimizer and schedule.
@@ -119,7 +144,7 @@ class OptimizerMixin(LightningModule):
         Saved states hold settings too: otherwise a new learning rate or more epochs would be silently ignored when a
         run is resumed.
         """
-        now, groups = self.optimization, self._group_options
+        now, groups = self.optimization, _without_params(self.param_groups())
         configs = checkpoint.get("optimizer_config"), checkpoint.get("lr_scheduler_config")
         saved = _optimization({**self.hparams, **checkpoint.get("hyper_parameters", {})}, *configs)
         saved_groups = checkpoint.get("param_groups", groups)
@@ -153,6 +178,22 @@ class OptimizerMixin(LightningModule):
             # Replay it from the start with the new settings; a plateau depends on the loss, not on time.
             scheduler.load_state_dict(copy.deepcopy(self._schedule))
             fast_forward(scheduler, self.global_step if interval(scheduler) == "step" else self.current_epoch)
+
+
+def depths(module: nn.Module) -> dict[str, int]:
+    """Return the number of layers between each weight, by its name, and the output.
+
+    A layer is a module with a weight of two dimensions or more; vectors belong to the layer of the matrix before them.
+    """
+    layers: dict[str, int] = {}
+    count, seen = 0, set()
+    for prefix, part in module.named_modules():
+        own = [(name, p) for name, p in part.named_parameters(prefix, recurse=False) if p not in seen]
+        count += any(p.ndim > 1 for _, p in own)
+        for name, p in own:
+            seen.add(p)
+            layers[name] = max(count, 1)
+    return {name: max(count, 1) - layer for name, layer in layers.items()}
 
 
 def _without_params(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,17 +1,18 @@
 """Optimizers and learning rate schedules from primitives: a class path and its arguments."""
 
+import importlib
 import inspect
 import math
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
+import torch
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 
-from lit_models.addresses import find_class
 from lit_models.errors import ModelError
-from lit_models.optim.composite import CompositeOptimizer
 
 T = TypeVar("T")
 
@@ -36,11 +37,55 @@ SchedulerName = Literal["none", "one-cycle", "cosine", "step", "exponential", "p
 Config = dict[str, Any]  # {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
 Groups = list[dict[str, Any]]
 
+LIBRARIES = ("lightning.", "torch.")  # importing a part of these runs nothing that a file could choose
+
 # What Muon and SparseAdam train; AdamW trains the rest.
 TRAINABLE = {
     "Muon": "matrices that are no embeddings",
     "SparseAdam": "embeddings with sparse gradients, as by `sparse=True` of LitTextClassifier,",
 }
+
+
+class CompositeOptimizer(Optimizer):
+    """Optimizers with different parameters that step, are scheduled and are saved together.
+
+    The composite and its optimizers share the same dictionaries of parameter groups and state: a schedule sets a
+    learning rate in both, and one `state_dict` holds all. With several optimizers Lightning requires manual
+    optimization; this is one. The parameter groups of all follow one another.
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+        self.optimizers = list(optimizers)
+        first, *others = [optimizer.defaults for optimizer in self.optimizers]
+        # Schedules look here for options that every group has, such as a cycled momentum.
+        common = {name: value for name, value in first.items() if all(name in other for other in others)}
+        super().__init__([group for optimizer in self.optimizers for group in optimizer.param_groups], common)
+        for optimizer in self.optimizers:  # some have a state before the first step
+            self.state.update(optimizer.state)
+        self._share()
+
+    def _share(self) -> None:
+        groups = iter(self.param_groups)
+        for optimizer in self.optimizers:
+            own = [next(groups) for _ in optimizer.param_groups]
+            # `__setstate__` adds options that a state of an older version of torch lacks.
+            optimizer.__setstate__({"state": self.state, "param_groups": own})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401  # torch's signature
+        """Step each optimizer; return the loss of `closure`, which computes the gradients once for all, if given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, and share it with the optimizers again."""
+        super().load_state_dict(state_dict)
+        self._share()
 
 
 def make_optimizer(config: Config, groups: Groups, fused: bool = True) -> Optimizer:
@@ -117,9 +162,8 @@ def _merge_groups(groups: Groups, common: dict[str, Any]) -> Groups:
 def remap_optimizer_state(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any] | None:
     """Return an optimizer's saved state, remapped to its current parameter groups by the names of parameters.
 
-    Returns:
-        The saved state itself, if the groups are the same. Otherwise the saved state of each parameter that has one,
-        with the current options. None if the parameters cannot be matched.
+    It is `saved` itself if the groups are the same, otherwise the saved state of each parameter that has one, with the
+    current options, and None if the parameters cannot be matched.
     """
     now = optimizer.state_dict()
     names, before = ([group.get("param_names") for group in of["param_groups"]] for of in (now, saved))
@@ -128,19 +172,13 @@ def remap_optimizer_state(optimizer: Optimizer, saved: dict[str, Any]) -> dict[s
         return saved
     if None in before or None in names or isinstance(optimizer, LBFGS):  # it has one state for all weights
         return None
-    indices = {name: index for group in saved["param_groups"] for name, index in _indices(group)}
+    indices, saved_indices = (
+        dict(pair for group in of["param_groups"] for pair in zip(group["param_names"], group["params"], strict=True))
+        for of in (now, saved)
+    )
     states = saved["state"]
-    found = {
-        index: states[indices[name]]
-        for group in now["param_groups"]
-        for name, index in _indices(group)
-        if indices.get(name) in states
-    }
+    found = {index: states[saved_indices[name]] for name, index in indices.items() if saved_indices.get(name) in states}
     return {"state": {**now["state"], **found}, "param_groups": now["param_groups"]}
-
-
-def _indices(group: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    return zip(group["param_names"], group["params"], strict=True)
 
 
 def make_scheduler(
@@ -170,12 +208,11 @@ def make_scheduler(
         for name in ("max_lr", "base_lr"):  # one value for all groups would undo their factors
             if len(lrs) > 1 and isinstance(args.get(name), (int, float)) and lrs[0]:
                 args = {**args, name: [args[name] * lr / lrs[0] for lr in lrs]}
+        cls: Any = _find(config["class_path"], LRScheduler, "lr_scheduler")
         try:
-            cls: Any = _find(config["class_path"], LRScheduler, "lr_scheduler")
             scheduler: LRScheduler = cls(optimizer, **args)
-        except ValueError as error:
-            problem, name = str(error).replace("`", "'"), config["class_path"].rpartition(".")[2]  # backticks are ours
-            raise ModelError(problem, "", "lr_scheduler", name) from error
+        except ValueError as error:  # backticks are ours
+            raise ModelError(str(error).replace("`", "'"), "", "lr_scheduler", cls.__name__) from error
         return scheduler
     if config == "one-cycle":
         # Momentum is an option of its own.
@@ -190,9 +227,8 @@ def make_scheduler(
                 return (step + 1) / (warmup_steps + 1)
             return (1 + math.cos(math.pi * min((step - warmup_steps) / (end - warmup_steps), 1))) / 2
 
-        return LambdaLR(
-            optimizer, factor
-        )  # a function of the step, so that a run resumed with more epochs follows the longer curve
+        # A function of the step, so that a run resumed with more epochs follows the longer curve.
+        return LambdaLR(optimizer, factor)
     if config == "step":
         return StepLR(optimizer, step_size=10)
     if config == "exponential":
@@ -221,6 +257,22 @@ def _finite_steps(steps: float) -> int:
     if math.isinf(steps):
         raise ModelError("a schedule needs an end", "give `max_epochs` or `max_steps`", "scheduler")
     return int(steps)
+
+
+def find_class(path: str, base: type[T]) -> type[T] | None:
+    """Return the subclass of `base` at an import path, or None if there is none.
+
+    It is of torch or Lightning, of a module that is imported already, or of this package, where the name alone or a
+    former address will do. Nothing else is imported, as the path may come from a file of somebody else.
+    """
+    module, _, name = path.rpartition(".")
+    package = __name__.partition(".")[0]
+    if module.partition(".")[0] in ("", package):
+        module = package
+    elif f"{module}.".startswith(LIBRARIES):
+        importlib.import_module(module)
+    found = getattr(sys.modules.get(module), name, None)
+    return found if isinstance(found, type) and issubclass(found, base) else None
 
 
 def _find(class_path: str, base: type[T], option: str) -> type[T]:

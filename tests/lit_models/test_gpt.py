@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lit_models import LitGPT, ModelError
-from lit_models.optim.composite import CompositeOptimizer
-from lit_models.optim.factory import make_optimizer
+from lit_models.optim.factory import CompositeOptimizer, make_optimizer
 
 VOCABULARY, CONTEXT = 11, 8
 SIZES: dict[str, Any] = {"num_layers": 2, "num_heads": 2, "width": 16}

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_models import LitTextClassifier, ModelError
 from lit_models.modules.text_encoders import EncoderName
-from lit_models.optim.composite import CompositeOptimizer
+from lit_models.optim.factory import CompositeOptimizer
 from tests.helpers.front_door import Run
 from tests.helpers.tiny import TinyTexts
 from tests.helpers.trainers import quiet_trainer

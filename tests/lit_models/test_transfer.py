@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from safetensors.torch import save_file
 
 from lit_models import LitTransfer, ModelError
-from lit_models.modules.pretrained import Weights, read_weights
+from lit_models.modules.backbones import Weights, read_weights
 from lit_models.optim.factory import OptimizerName, SchedulerName
 from tests.helpers.front_door import Run
 from tests.helpers.trainers import quiet_trainer
@@ -166,7 +166,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(weights)
         return read_weights(backbone, weights)
 
-    monkeypatch.setattr("lit_models.modules.pretrained.read_weights", note)
+    monkeypatch.setattr("lit_models.modules.backbones.read_weights", note)
     return found
 
 

@@ -9,8 +9,7 @@ from torch.func import functional_call
 from torchvision import models
 
 from lit_models import ModelError
-from lit_models.modules.backbones import make_backbone
-from lit_models.modules.pretrained import torchvision_weights
+from lit_models.modules.backbones import make_backbone, torchvision_weights
 
 NAMES = models.list_models(module=models)
 SIZES = {"inception_v3": 299}

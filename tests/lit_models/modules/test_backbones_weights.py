@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision import models
 
 from lit_models import LitConvNet, LitTransfer, ModelError
-from lit_models.modules.pretrained import FILES, is_file, read_weights, torchvision_weights
+from lit_models.modules.backbones import FILES, is_file, read_weights, torchvision_weights
 from tests.helpers.front_door import Run
 from tests.helpers.trainers import quiet_trainer
 from tests.helpers.transfer import (

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, AdamW, Optimizer, SparseAdam
 from torch.optim.lr_scheduler import OneCycleLR
 
-from lit_models.optim.composite import CompositeOptimizer
-from lit_models.optim.factory import make_optimizer, make_scheduler
+from lit_models.optim.factory import CompositeOptimizer, make_optimizer, make_scheduler
 
 AMSGRAD = {"amsgrad": True, "fused": True}
 

@@ -1,4 +1,4 @@
-"""How each weight learns."""
+"""Parameter groups: how each weight learns."""
 
 from typing import Any
 
@@ -9,9 +9,8 @@ from torch.utils.data import DataLoader
 
 from datamodules import Samples
 from lit_models import LitConvNet, LitGPT, LitMLP, LitModule, LitTextClassifier
-from lit_models.optim.composite import CompositeOptimizer
-from lit_models.optim.factory import make_optimizer
-from lit_models.optim.param_groups import depths
+from lit_models.optim.configure import depths
+from lit_models.optim.factory import CompositeOptimizer, make_optimizer
 from tests.helpers.trainers import quiet_trainer
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from lit_models.modules.generation import sample
+from lit_models.gpt import sample
 
 LOGITS = torch.tensor([0.5, 0.25, 0.15, 0.1]).log()
 
