@@ -179,7 +179,7 @@ class TextCSVDataModule(LabeledDataModule):
         return {"text": strings(self.source.whole.table[self.source_column])}
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # a text, or what can be made a tensor of
-        """Encode one text, or token ids, as in a batch: ids, `(T,)`, int64; at most `max_length` and at least one.
+        """Return one text, or token ids, as in a batch: `(T,)`, int64; at most `max_length` ids of a text, and at least one.
 
         Raises:
             DataError: If it is neither, or an id is out of range.

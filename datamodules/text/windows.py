@@ -52,8 +52,8 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         at = starts.numpy()[:, None] + np.arange(self.length + 1)
         found = self.tokens.take(at, mode="clip")
         x, y = (torch.from_numpy(some.astype(np.int64)) for some in (found[:, :-1], found[:, 1:]))
-        beyond = torch.from_numpy(at >= len(self.tokens))
-        if beyond.any():
+        if at[:, -1].max() >= len(self.tokens):
+            beyond = torch.from_numpy(at >= len(self.tokens))
             x.masked_fill_(beyond[:, :-1], PAD)
             y.masked_fill_(beyond[:, 1:], IGNORED)
         if self.unknown:
