@@ -179,7 +179,7 @@ class TextCSVDataModule(LabeledDataModule):
         return {"text": strings(self.source.whole.table[self.source_column])}
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # a text, or what can be made a tensor of
-        """Return one text, or token ids, as in a batch: `(T,)`, int64; at most `max_length` ids of a text, and at least one.
+        """Return the ids of one text, or these ids, as in a batch: `(T,)`, int64; of a text, 1 to `max_length`.
 
         Raises:
             DataError: If it is neither, or an id is out of range.
