@@ -45,13 +45,7 @@ class Cache:
         self._alive.add(self)
 
     def path(self, name: str, suffix: str, *made_from: object) -> Path:
-        """Return where a file is kept.
-
-        Args:
-            name: What its name begins with, for people.
-            suffix: What its name ends with.
-            made_from: All that determines its content, with the number of its format.
-        """
+        """Return where a file is kept; `made_from` is all that determines its content, and the number of its format."""
         key = hashlib.sha256(repr(made_from).encode()).hexdigest()[:24]
         return self.folder / f"{name}-{key}{suffix}"
 
@@ -67,11 +61,7 @@ class Cache:
         return found
 
     def write(self, path: Path, write: Callable[[Path], object]) -> None:
-        """Write a file under a temporary name, move it into place, and delete the oldest files beyond the limit.
-
-        Args:
-            path: The file.
-            write: Writes the content to the path it is given.
+        """Write a file by `write`, under a temporary name until it is complete, and delete the oldest beyond the limit.
 
         Raises:
             OSError: If it cannot be written; nothing is left behind then.

@@ -11,11 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.base import Stage
-from datamodules.cache import Cache
 from datamodules.errors import DataError
 from datamodules.sampler import BatchSampler
 from datamodules.text.corpus_source import PURPOSES, CorpusSource
-from datamodules.text.encoder import CorpusEncoder
 from datamodules.text.files import TextFiles, pieces
 from datamodules.text.tokenizer import UNKNOWN, Tokenizer
 from datamodules.user_data import UserDataModule
@@ -56,6 +54,7 @@ class TextCorpusDataModule(UserDataModule):
     """
 
     task = "next_token"
+    source: CorpusSource
 
     def __init__(
         self,
@@ -80,18 +79,17 @@ class TextCorpusDataModule(UserDataModule):
             raise DataError("a text is divided by position, and has no folds", option="num_folds", value=self.num_folds)
         self.tokenizer = tokenizer
         self.context_length = context_length
-        self.encoding = encoding
-        self.files = TextFiles(path, encoding)
+        self.files = TextFiles(path, encoding, self.cache_dir)
         self._limit = VOCABULARIES[tokenizer] if vocab_size is None else vocab_size
+        # The options that a trained model depends on.
+        self._learned = {"tokenizer": tokenizer, "vocab_size": self._limit, "context_length": context_length}
         self._fitted: Tokenizer | None = None  # on the training part, or loaded from a checkpoint
-
-    # What the data determine
 
     @property
     def fitted(self) -> Tokenizer:
         """The tokenizer, fitted on the training part or loaded from a checkpoint."""
         if self._fitted is None:
-            self._fitted = self.encoder.fit(self.tokenizer, self._limit, self.bounds["train"][1])
+            self._fitted = self.files.fit(self.tokenizer, self._limit, self.bounds["train"][1])
         return self._fitted
 
     @property
@@ -114,8 +112,6 @@ class TextCorpusDataModule(UserDataModule):
         """The prompt of a sample unless one is given: a line break, or the most frequent character."""
         return "\n" if UNKNOWN not in self._encode("\n") else self.fitted.decode([UNKNOWN + 1])
 
-    # From a text to windows
-
     @property
     def fingerprint(self) -> str:
         """The hash of the text."""
@@ -128,17 +124,6 @@ class TextCorpusDataModule(UserDataModule):
         test = int(size * (1 - self.test_fraction))
         val = int(test * (1 - self.val_fraction))
         return {"train": (0, val), "val": (val, test), "test": (test, size)}
-
-    @cached_property
-    def encoder(self) -> CorpusEncoder:
-        """The encoder of the text, with the cache."""
-        return CorpusEncoder(self.files, Cache(self.cache_dir))
-
-    @property
-    def source(self) -> CorpusSource:
-        """Everything made from the text."""
-        source: CorpusSource = super().source
-        return source
 
     def open_source(self) -> CorpusSource:
         """Return a new source; nothing needs to be read yet."""
@@ -169,12 +154,8 @@ class TextCorpusDataModule(UserDataModule):
         if windows.unknown > MOST_UNKNOWN * len(windows.tokens):
             limited = self.vocab_size == self._limit
             remedy = "give a larger `vocab_size`" if limited else "train anew without `ckpt_path`"
-            raise DataError(
-                f"to train on, {self.source.unknown['train']}",
-                f"{remedy}, or use `tokenizer='bpe'`, which can encode every text",
-                "path",
-                self.path,
-            )
+            remedy += ", or use `tokenizer='bpe'`, which can encode every text"
+            raise DataError(f"to train on, {self.source.unknown['train']}", remedy, "path", self.path)
 
     def _loader(self, stage: Stage, shuffle: bool | None = None) -> list[DataLoader[Any]]:
         moves = stage == "train"
@@ -184,17 +165,11 @@ class TextCorpusDataModule(UserDataModule):
         if moves:
             self._check_known()  # the checkpoint is loaded after `setup`
         elif windows.unknown and (windows.tokens[1:] == UNKNOWN).all():
-            raise DataError(
-                f"no character to {PURPOSES[stage]} is in the vocabulary",
-                "give a text in the language of the training text",
-                "path",
-                self.path,
-            )
+            problem = f"no character to {PURPOSES[stage]} is in the vocabulary"
+            raise DataError(problem, "give a text in the language of the training text", "path", self.path)
         starts, jitter = (windows.movable_starts, self.context_length) if moves else (windows.starts, 0)
         order = BatchSampler(starts, self.batch_size, moves, self.seed, jitter=jitter)
         return [self._make_loader(windows, order)]
-
-    # Prompts and their continuations
 
     def predict_dataloader(self) -> list[DataLoader[Any]]:
         """Return the prompts in their order, one in a batch."""
@@ -205,13 +180,7 @@ class TextCorpusDataModule(UserDataModule):
         return {"prompt": (prompt.text for prompt in self.source.prompts)}
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # a text, or its tokens
-        """Encode a text as tokens.
-
-        Args:
-            raw: The text; or integers, which are tokens already.
-
-        Returns:
-            Shape `(T,)`, int64.
+        """Encode a text as tokens, `(T,)`, int64; integers are tokens already.
 
         Raises:
             DataError: If it is empty, or has a character out of vocabulary.
@@ -234,25 +203,18 @@ class TextCorpusDataModule(UserDataModule):
         ids = self._encode(text)
         unknown = (ids == UNKNOWN).nonzero()
         if len(unknown):
-            raise DataError(
-                f"{where}: {text[int(unknown[0])]!r} is no character of the text that the model was trained on",
-                "write it otherwise, or train with `tokenizer='bpe'`, which can encode every text",
-            )
+            problem = f"{where}: {text[int(unknown[0])]!r} is no character of the text that the model was trained on"
+            remedy = "write it otherwise, or train with `tokenizer='bpe'`, which can encode every text"
+            raise DataError(problem, remedy)
         return ids
 
     def decode(self, outputs: Tensor) -> dict[str, list[Any]]:
         """Decode tokens, `(B, T)`, into texts: `prediction`."""
         return {"prediction": [self.fitted.decode(row) for row in outputs.tolist()]}
 
-    # The state in a checkpoint
-
-    def _learned(self) -> dict[str, Any]:
-        """Return the options that a trained model depends on."""
-        return {"tokenizer": self.tokenizer, "vocab_size": self._limit, "context_length": self.context_length}
-
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: also the tokenizer, as JSON."""
-        return {**super().state_dict(), "learned": self._learned(), "vocabulary": self.fitted.state}
+        return {**super().state_dict(), "learned": self._learned, "vocabulary": self.fitted.state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the tokenizer, before anything is inferred from this text.
@@ -260,7 +222,7 @@ class TextCorpusDataModule(UserDataModule):
         Raises:
             DataError: As that of the base; or if the options ask for other tokens or another context.
         """
-        for name, now in self._learned().items():
+        for name, now in self._learned.items():
             learned = state_dict["learned"][name]
             if now != learned:
                 problem = f"this model was trained with {learned}, and reads nothing else"

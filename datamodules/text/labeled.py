@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import torch
@@ -17,11 +17,10 @@ from datamodules.statistics import moments
 from datamodules.tables.dialect import Dialect
 from datamodules.tables.files import TableFiles
 from datamodules.tables.labeled import LabeledDataModule
-from datamodules.tables.values import TaskName
 from datamodules.text.labeled_lines import open_texts
 from datamodules.text.labeled_source import TextSource, oddities, strings
 from datamodules.text.ragged import RaggedTokens
-from datamodules.text.tokenizer import SPECIAL, Tokenizer
+from datamodules.text.tokenizer import KINDS, SPECIAL, Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +50,6 @@ class TextCSVDataModule(LabeledDataModule):
             trained on it.
         text_column: The column of texts; by its name, or as the one with the longest texts, unless given.
         label_column: The column to predict; by its name, or as the only other one of few values, unless given.
-        val_path: Separate texts for validation.
-        test_path: Separate texts for the test.
-        task: `regression`, `binary` or `multiclass`; inferred from the labels unless given.
         tokenizer: What a token is: `words` (a Chinese or Japanese character is one), `chars`, `bpe` (byte pairs), or
             the dotted name of a function from a text to its words, as `jieba.lcut`, which must be named again with a
             checkpoint.
@@ -62,7 +58,6 @@ class TextCSVDataModule(LabeledDataModule):
         min_count: How often a token must occur in training to be in the vocabulary. Above 1, there are unknown tokens
             in training too.
         max_length: The most tokens of a text; longer ones are truncated at the end.
-        batch_size: Texts in a training batch.
         kwargs: Options of `LabeledDataModule`, `UserDataModule` and `DataModule`.
 
     Raises:
@@ -70,38 +65,31 @@ class TextCSVDataModule(LabeledDataModule):
     """
 
     target_option = "label_column"
+    source: TextSource
 
     def __init__(
         self,
         path: str = "",
         text_column: str | None = None,
         label_column: str | None = None,
-        val_path: str | None = None,
-        test_path: str | None = None,
-        task: TaskName | None = None,
         tokenizer: str = "words",
         lowercase: bool = True,
         vocab_size: int = 20_000,
         min_count: int = 1,
         max_length: int = 256,
-        batch_size: int = 64,
         **kwargs: Any,
     ) -> None:
-        super().__init__(path, val_path, test_path, task, batch_size=batch_size, **kwargs)
+        super().__init__(path, **kwargs)
         for name, value in {"min_count": min_count, "max_length": max_length}.items():
             if value < 1:
                 raise DataError("give 1 or more", option=name, value=value)
         self.text_column, self.label_column = text_column, label_column
         self.max_length = max_length
-        self._tokenizing: dict[str, Any] = {
-            **{"tokenizer": tokenizer, "lowercase": lowercase, "vocab_size": vocab_size, "min_count": min_count},
-            "max_length": max_length,
-        }
+        settings = {"tokenizer": tokenizer, "lowercase": lowercase, "vocab_size": vocab_size, "min_count": min_count}
+        self._tokenizing: dict[str, Any] = {**settings, "max_length": max_length}
         self._tokenizer = Tokenizer(tokenizer, lowercase)
         self._trained: list[str] | None = None  # the columns of the table that the tokenizer was fitted on
         self.loaded_columns: set[str] = set()  # names that were not given, but came with a checkpoint
-
-    # What the data determine
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -116,18 +104,9 @@ class TextCSVDataModule(LabeledDataModule):
         return self.tokenizer.size
 
     @property
-    def source(self) -> TextSource:
-        """Everything read from the files."""
-        source = super().source
-        assert isinstance(source, TextSource)
-        return source
-
-    @property
     def source_column(self) -> str:
         """The name of the column of texts."""
         return self.source.source_column
-
-    # From files to samples
 
     def open(self, path: str, option: str = "path") -> TableFiles:
         """Find texts, in a table or in lines; `option` names the argument that gave the path, for messages."""
@@ -144,11 +123,11 @@ class TextCSVDataModule(LabeledDataModule):
         """Fit the tokenizer on training texts, unless it was loaded from a checkpoint."""
         if self._trained is not None:
             return
-        settings = self._tokenizing
-        self._tokenizer.fit(strings(texts), settings["vocab_size"], settings["min_count"])
+        vocab_size, min_count = self._tokenizing["vocab_size"], self._tokenizing["min_count"]
+        self._tokenizer.fit(strings(texts), vocab_size, min_count)
         if self._tokenizer.size == len(SPECIAL):
             problem = f"no token occurs so often in {len(texts):,} training texts"
-            raise DataError(problem, "give less", "min_count", settings["min_count"])
+            raise DataError(problem, "give less", "min_count", min_count)
         self._trained = self.source.files.names
         self._trained_on = self.fingerprint
 
@@ -170,7 +149,6 @@ class TextCSVDataModule(LabeledDataModule):
         _ = self.source.whole  # its errors explain best what is wrong with the files
         super().setup(stage)
         if stage == "fit":
-            _ = self.splits
             logger.info(self.describe())
 
     def describe(self) -> str:
@@ -188,7 +166,7 @@ class TextCSVDataModule(LabeledDataModule):
             vocabulary += f"; {share:.1%} of the {tokens} of the {where} texts are out of it"
         lines = [f"{self.target_column} is predicted as {what} from {self.source_column} ({how})", vocabulary]
         parts = {id(split.samples): split.samples.x for split in self.splits.values()}
-        lines += oddities([*parts.values()], sum(self.source.truncated.values()), self.max_length)
+        lines += oddities([*parts.values()], self.source.truncated, self.max_length)
         if self.class_names is not None:
             seen = samples.y[rows].unique().tolist()
             unseen = [name for index, name in enumerate(self.class_names) if index not in seen]
@@ -201,13 +179,7 @@ class TextCSVDataModule(LabeledDataModule):
         return {"text": strings(self.source.whole.table[self.source_column])}
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # a text, or what can be made a tensor of
-        """Encode one text as in a batch.
-
-        Args:
-            raw: A text, or token ids.
-
-        Returns:
-            Token ids, `(T,)`, int64; at most `max_length` of a text, and at least one.
+        """Return the ids of one text, or these ids, as in a batch: `(T,)`, int64; of a text, 1 to `max_length`.
 
         Raises:
             DataError: If it is neither, or an id is out of range.
@@ -224,7 +196,18 @@ class TextCSVDataModule(LabeledDataModule):
             raise DataError(f"{type(self).__name__}: token ids are from 0 to {self.vocab_size - 1}")
         return ids.long()
 
-    # The state in a checkpoint
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:
+        """Load a data module as Lightning does; a tokenizer function must be named again by `tokenizer=`.
+
+        Raises:
+            DataError: If only the file names a function; it is not imported.
+        """
+        data = super().load_from_checkpoint(*args, **kwargs)  # this imports nothing by name
+        if (named := data._tokenizing["tokenizer"]) not in (*KINDS, kwargs.get("tokenizer")):
+            problem = "the checkpoint names this function, which would be imported"
+            raise DataError(problem, "give it again if you trust it", "tokenizer", named)
+        return data
 
     def resumed_settings(self) -> dict[str, Any]:
         """Return what a resumed run must share with the interrupted one, by option; also the columns."""
@@ -258,8 +241,7 @@ class TextCSVDataModule(LabeledDataModule):
                 raise DataError(problem, remedy, name, self._tokenizing[name])
         if self._trained is None or self._tokenizer.state != state_dict["vocabulary"]:
             self._source = None
-            settings = self._tokenizing
-            self._tokenizer = Tokenizer(settings["tokenizer"], settings["lowercase"], state_dict["vocabulary"])
+            self._tokenizer = Tokenizer(self._tokenizer.kind, state=state_dict["vocabulary"])
             self._trained = state_dict["columns"]
         for name in ("text_column", "label_column"):
             if getattr(self, name) in (None, state_dict[name]):

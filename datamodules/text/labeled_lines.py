@@ -13,13 +13,15 @@ from datamodules.errors import DataError
 from datamodules.tables.dialect import Dialect, beginning, decoded
 from datamodules.tables.files import TableFiles
 from datamodules.tables.values import is_number_text
-from datamodules.text.columns import LABEL_NAMES, TEXT_NAMES
 
 # The form of a line: `LABEL:sub text`, `label<TAB>text`, `text<TAB>label`, two columns separated by a tab with their
 # names in the first line, or a text without a label.
 Form = Literal["fine", "first", "last", "headed", "plain"]
 
-TEXT, LABEL, FINE_LABEL = "text", "label", "fine_label"  # the columns
+# Usual names of the columns in a table, the likeliest first.
+TEXT_NAMES = ("text", "sentence", "review", "content", "question", "message", "comment", "document", "body", "tweet")
+LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment")
+TEXT, LABEL, FINE_LABEL = "text", "label", "fine_label"  # the columns of lines
 
 FINE = re.compile(r"([^\W\d_]\w*):(\w\S*)(?:\s+(.*))?")
 MOST = 0.9  # share of the lines that must have a form; the others are mistakes then
@@ -94,10 +96,7 @@ def has_table_name(file: Path) -> bool:
 
 
 def _is_unquoted(lines: list[str]) -> bool:
-    """Whether each line has two values, and quotes in them have no meaning.
-
-    A stray quote in a text, read as one, would swallow all lines up to the next quote.
-    """
+    """Whether each line has two values, and a quote, which would hide all lines up to the next one, has no meaning."""
     if any(line.count("\t") != 1 for line in lines):
         return False
     if any(line.count('"') % 2 for line in lines):
@@ -106,14 +105,12 @@ def _is_unquoted(lines: list[str]) -> bool:
 
 
 def _side_of_labels(lines: list[str]) -> Form | None:
-    """Detect on which side of a tab the label is, if there is one."""
+    """Return the side of a tab on which the label is, if there is one."""
     tabs = [line.count("\t") for line in lines]
     if sum(map(bool, tabs)) < MOST * len(lines) or min(tabs) == max(tabs) > 1:  # several in every line: a table
         return None
-    cells: dict[Form, list[str]] = {
-        "first": [line.partition("\t")[0] for line in lines],
-        "last": [line.rpartition("\t")[2] for line in lines],
-    }
+    cells: dict[Form, list[str]] = {"first": [line.partition("\t")[0] for line in lines]}
+    cells["last"] = [line.rpartition("\t")[2] for line in lines]
     numbers: list[Form] = [side for side, of in cells.items() if all(map(is_number_text, of))]
     if len(numbers) == 1:
         return numbers[0]
@@ -125,20 +122,16 @@ class LineFiles(TableFiles):
     """Texts in the lines of one or more files, as a table of labels, fine labels and texts.
 
     Only the separator of label and text has a meaning. Empty lines are skipped, except those that are empty texts.
-    Nothing is cached, as lines are read as fast as their cache would be.
+    Nothing is cached, as lines are read as fast as their cache would be. The first arguments are those of `TableFiles`.
 
     Args:
-        path: A file, a folder or a glob.
-        dialect: The encoding of the files.
-        cache_dir: Folder of parsed tables.
-        option: The argument that gave the path, for messages.
         form: The form of a line.
         text: The name of the column of texts.
         label: The name of the column of labels.
     """
 
     def __init__(
-        self, path: str, dialect: Dialect, cache_dir: str, option: str, form: Form, text: str = TEXT, label: str = LABEL
+        self, path: str, dialect: Dialect, cache_dir: str, option: str, form: Form, text: str, label: str
     ) -> None:
         super().__init__(path, dialect, cache_dir, option)
         self.form = form
@@ -172,12 +165,10 @@ class LineFiles(TableFiles):
             DataError: If a line has another form than the others, or a byte another encoding.
         """
         rows = [cells for file in self.files for _, cells in self._rows(file)]
-        return pa.table(
-            {name: pa.array([cells[at] for cells in rows], pa.string()) for at, name in enumerate(self.names)}
-        )
+        columns = ([cells[at] for cells in rows] for at in range(len(self.names)))
+        return pa.table({name: pa.array(of, pa.string()) for name, of in zip(self.names, columns, strict=True)})
 
     def _lines(self, file: Path) -> Iterator[tuple[int, str]]:
-        """Yield the number and content of each line that is not skipped."""
         lines = "".join(decoded(file, str(self.dialect.encoding))).split("\n")
         for number, line in enumerate(lines, 1):
             if line.strip() or (self.form == "plain" and number < len(lines)):

@@ -10,14 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.base import Stage
-from datamodules.errors import DataError, check_names
+from datamodules.errors import DataError, check_names, listed
 from datamodules.sampler import Inputs, Samples, Split
 from datamodules.tables.dialect import MISSING
 from datamodules.tables.files import Part, TableFiles
 from datamodules.tables.labeled import LabeledSource
-from datamodules.tables.values import is_missing, type_name
-from datamodules.text.columns import find_labels, find_texts
-from datamodules.text.labeled_lines import LineFiles, has_table_name
+from datamodules.tables.values import MAX_CLASSES, count_distinct, is_missing, type_name
+from datamodules.text.labeled_lines import LABEL_NAMES, TEXT_NAMES, LineFiles, has_table_name
 from datamodules.text.ragged import RaggedTokens
 
 if TYPE_CHECKING:
@@ -29,18 +28,10 @@ CHUNK = 4096  # texts that are Python strings at a time
 
 
 class TextSource(LabeledSource):
-    """Everything read from the files of a `TextCSVDataModule`.
-
-    Args:
-        data: The data module.
-        files: The files at its path.
-    """
+    """Everything read from the files of a `TextCSVDataModule`."""
 
     data: "TextCSVDataModule"
-
-    def __init__(self, data: "TextCSVDataModule", files: TableFiles) -> None:
-        super().__init__(data, files)
-        self.truncated: dict[Stage, int] = {}  # how many texts were too long
+    truncated = 0  # how many texts of the `splits` were too long
 
     @cached_property
     def source_column(self) -> str:
@@ -127,7 +118,8 @@ class TextSource(LabeledSource):
         mask[splits["train"].indices.numpy()] = True
         self.data.fit(table[self.source_column].filter(pa.array(mask)))
         for stage, part in self.parts.items():
-            given[stage].x, self.truncated[stage] = self._encode(part.table)
+            given[stage].x, truncated = self._encode(part.table)
+            self.truncated += truncated
             part.files.keep()
         return splits
 
@@ -160,14 +152,56 @@ class TextSource(LabeledSource):
         return x
 
 
-def oddities(texts: list[RaggedTokens], truncated: int, max_length: int) -> list[str]:
-    """Count the texts that were truncated, and those without any known token, in a line each.
+def find_texts(table: pa.Table, source: str, label: str | None = None) -> str:
+    """Find the column of texts: by its name, or as the one whose texts are at least twice as long as any other's.
 
-    Args:
-        texts: The texts.
-        truncated: How many of them were truncated.
-        max_length: To how many tokens.
+    The column `label` is chosen only if no other can be the texts; `source` is the file, for messages.
+
+    Raises:
+        DataError: If there is none, or there are several candidates.
     """
+    found: list[str] = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    if not found:
+        raise DataError(f"{source}: no column holds text; it has {listed(table.column_names, 12)}")
+    if named := _named(found, TEXT_NAMES):
+        return named[0]
+    lengths: dict[str, float] = {name: pc.mean(pc.utf8_length(table[name])).as_py() or 0 for name in found}
+    found = [name for name, length in lengths.items() if 2 * length > max(lengths.values())]
+    found = [name for name in found if name != label] or found
+    if len(found) > 1:
+        raise DataError(f"{source}: {_either(found)} may be the texts", "name the column by `text_column`")
+    return found[0]
+
+
+def find_labels(table: pa.Table, source: str, text: str) -> str:
+    """Find the column of labels: by its name, as the only one besides the texts, or as the only one of few values.
+
+    Raises:
+        DataError: If there is none, or there are several candidates.
+    """
+    others: list[str] = [name for name in table.column_names if name != text]
+    if not others:
+        raise DataError(f"{source}: there is no column of labels beside {text!r}")
+    few = max(MAX_CLASSES, len(table) // 20)
+    found = _named(others, LABEL_NAMES)[:1] or others
+    if len(found) > 1:
+        found = [name for name in others if 1 < (count_distinct(table[name]) or 0) <= few]
+    if len(found) != 1:
+        which = f"{_either(found)} may be" if found else f"{_either(others)}: none looks like"
+        raise DataError(f"{source}: {which} the labels", "name the column by `label_column`")
+    return found[0]
+
+
+def _named(found: list[str], known: tuple[str, ...]) -> list[str]:
+    return [name for likely in known for name in found if name.lower() == likely]
+
+
+def _either(names: list[str]) -> str:
+    return listed(names, 8).replace(", ", " or ")
+
+
+def oddities(texts: list[RaggedTokens], truncated: int, max_length: int) -> list[str]:
+    """Count the texts that were truncated to `max_length`, and those without any known token, in a line each."""
     size, unknown = sum(map(len, texts)), sum(int((x.known == 0).sum()) for x in texts)
     lines = [f"{truncated:,} of {size:,} texts have more than max_length={max_length} tokens, and are truncated"]
     return lines * bool(truncated) + [f"{unknown:,} of {size:,} texts have no known token"] * bool(unknown)
@@ -176,5 +210,4 @@ def oddities(texts: list[RaggedTokens], truncated: int, max_length: int) -> list
 def strings(texts: pa.ChunkedArray) -> Iterator[Any]:
     """Yield the texts of a column, of which only some are Python strings at a time; a missing one is empty."""
     for start in range(0, len(texts), CHUNK):
-        for text in texts.slice(start, CHUNK).to_pylist():
-            yield text or ""
+        yield from (text or "" for text in texts.slice(start, CHUNK).to_pylist())

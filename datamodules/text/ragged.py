@@ -24,12 +24,7 @@ class RaggedTokens:
 
     @classmethod
     def truncate(cls, ids: NDArray[np.int32], offsets: NDArray[np.int64], max_length: int) -> tuple[Self, int]:
-        """Truncate long texts, and put one unknown token into empty ones.
-
-        Args:
-            ids: The ids of all texts, concatenated, `(N,)`.
-            offsets: Where each text starts, and where the last one ends, `(n + 1,)`.
-            max_length: The most tokens of a text.
+        """Truncate texts to `max_length` tokens, and put one unknown token into empty ones.
 
         Returns:
             The texts, and how many of them were truncated.

@@ -2,7 +2,9 @@
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +16,17 @@ from datamodules.errors import DataError
 PAD, UNKNOWN = 0, 1  # the first ids of every vocabulary: padding, and what is out of it
 SPECIAL = ["<pad>", "<unk>"]
 KINDS = ("words", "chars", "bpe")
-BYTES = 256  # tokens that byte-pair encoding starts with
 
 # A character of Chinese or Japanese; letters, digits and marks, with an apostrophe between; or one sign.
 CHARACTER = r"\p{Han}\p{Hiragana}\p{Katakana}"
 LETTER = r"\p{L}\p{M}\p{N}_"
 WORD = rf"[{CHARACTER}]|[{LETTER}&&[^{CHARACTER}]]+(?:['\u2019]\p{{L}}+)?|[^\s{LETTER}]"
-ANY_CHARACTER = r"[\s\S]"
 CHUNK = 4096  # texts that are encoded at a time, unless they have more than
 CHUNK_CHARACTERS = 1_000_000  # each of which takes about a hundred bytes in the encoding of a library
 CODE_POINTS = 0x110000  # all of Unicode
 SURROGATES = slice(0xD800, 0xE000)  # halves of characters
+# How GPT-2 writes the bytes 0x80 to 0xBF, which continue a character of UTF-8: printable ones as they are.
+CONTINUING = {chr(sign) for sign in (*range(0xA1, 0xAD), *range(0xAE, 0xC0), *range(0x122, 0x144))}
 
 
 class Tokenizer:
@@ -35,36 +37,34 @@ class Tokenizer:
 
     Args:
         kind: `words` (Unicode's letters and digits; every Chinese character is one), `chars`, `bpe`, or the dotted name
-            of a function from a text to its words, as `jieba.lcut`, which is imported.
+            of a function from a text to its words, as `jieba.lcut`, which is imported when it is first needed.
         lowercase: Whether texts are lowercased first.
         state: The `state` of a fitted tokenizer.
 
     Raises:
-        DataError: If there is no such function.
+        DataError: If there is no such kind; and from `fit` or `encode`, if there is no such function.
     """
 
     def __init__(self, kind: str = "words", lowercase: bool = False, state: str | None = None) -> None:
         self.kind = kind
-        self._segment = None if kind in KINDS else _import_function(kind)
-        self._lowercase = lowercase
+        if kind not in KINDS and "." not in kind:
+            raise self._error("there is no such kind")
         self._ids: NDArray[np.int32] | None = None  # of every character there is, `(CODE_POINTS,)`
-        self._pipeline = self._make() if state is None else Pipeline.from_str(state)
-        # A text with "<unk>" in it is read as these characters.
-        self._pipeline.encode_special_tokens = True
+        self._pipeline = self._make(lowercase) if state is None else Pipeline.from_str(state)
+        self._pipeline.encode_special_tokens = True  # "<unk>" in a text is read as these characters
 
-    def _make(self) -> Pipeline:
+    def _make(self, lowercase: bool) -> Pipeline:
         pipeline = Pipeline(models.BPE() if self.kind == "bpe" else models.WordLevel(unk_token=SPECIAL[UNKNOWN]))
         if self.kind == "bpe":
             pipeline.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
             pipeline.decoder = decoders.ByteLevel()
         elif self.kind == "chars":
-            pipeline.pre_tokenizer = pre_tokenizers.Split(Regex(ANY_CHARACTER), "isolated")
+            pipeline.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
             pipeline.decoder = decoders.Fuse()
         elif self.kind == "words":
             pipeline.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), "removed", invert=True)
         normalizer: list[normalizers.Normalizer] = [normalizers.NFC()] if self.kind not in ("bpe", "chars") else []
-        if self._lowercase:
-            normalizer.append(normalizers.Lowercase())
+        normalizer += [normalizers.Lowercase()] * lowercase
         if normalizer:
             pipeline.normalizer = normalizers.Sequence(normalizer)
         return pipeline
@@ -80,33 +80,22 @@ class Tokenizer:
         Raises:
             DataError: If `vocab_size` has no room for any token besides the special ones, or for all bytes.
         """
-        least = len(SPECIAL) + (BYTES if self.kind == "bpe" else 1)
+        least = len(SPECIAL) + (256 if self.kind == "bpe" else 1)  # all bytes, or one token
         if vocab_size < least:
             raise DataError(f"{self.kind} need at least {least}", option="vocab_size", value=vocab_size)
         if self._is_direct:
             self._count(texts, vocab_size, min_count)
             return
+        options: dict[str, Any] = {"vocab_size": vocab_size, "special_tokens": SPECIAL, "show_progress": False}
         trainer: trainers.Trainer
         if self.kind == "bpe":
-            trainer = trainers.BpeTrainer(
-                vocab_size=vocab_size,
-                min_frequency=max(min_count, 2),
-                special_tokens=SPECIAL,
-                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-                show_progress=False,
-            )
+            alphabet = pre_tokenizers.ByteLevel.alphabet()
+            trainer = trainers.BpeTrainer(min_frequency=max(min_count, 2), initial_alphabet=alphabet, **options)
         else:
-            trainer = trainers.WordLevelTrainer(
-                vocab_size=vocab_size, min_frequency=min_count, special_tokens=SPECIAL, show_progress=False
-            )
-        if self._segment is None:
-            self._pipeline.train_from_iterator(texts, trainer)
-        else:  # its words must reach the trainer whole
-            whole = Pipeline(models.WordLevel(unk_token=SPECIAL[UNKNOWN]))
-            whole.normalizer = self._pipeline.normalizer
-            whole.train_from_iterator(chain.from_iterable(map(self._words, texts)), trainer)
-            whole.encode_special_tokens = True
-            self._pipeline = whole
+            trainer = trainers.WordLevelTrainer(min_frequency=min_count, **options)
+        if self.kind not in KINDS:
+            texts = chain.from_iterable(map(self._words, texts))
+        self._pipeline.train_from_iterator(texts, trainer)
 
     @property
     def _is_direct(self) -> bool:
@@ -136,10 +125,26 @@ class Tokenizer:
         found: NDArray[np.int32] = self._ids[_code_points(texts)]
         return found
 
-    def _words(self, text: str) -> list[str]:
-        assert self._segment is not None
+    @cached_property
+    def _segment(self) -> Callable[[str], Sequence[str]]:
+        """The user's function."""
+        module, _, function = self.kind.rpartition(".")
         try:
-            return [word for word in self._segment(text) if word.strip()]
+            found: Callable[[str], Sequence[str]] = getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise self._error(f"there is no such function ({error})") from error
+        if not callable(found):
+            raise self._error("this is no function")
+        return found
+
+    def _error(self, problem: str) -> DataError:
+        remedy = f"give {', '.join(KINDS)}, or a function from a text to its words with its module, as jieba.lcut"
+        return DataError(problem, remedy, "tokenizer", self.kind)
+
+    def _words(self, text: str) -> list[str]:
+        segment = self._segment
+        try:
+            return [word for word in segment(text) if word.strip()]
         except Exception as error:  # a user's function may raise anything
             problem = f"it fails on {text[:60]!r} ({type(error).__name__}: {error})"
             raise DataError(problem, option="tokenizer", value=self.kind) from error
@@ -147,20 +152,15 @@ class Tokenizer:
     @property
     def state(self) -> str:
         """Everything fitted, as JSON."""
-        state: str = self._pipeline.to_str()
-        return state
+        return str(self._pipeline.to_str())
 
     @property
     def size(self) -> int:
         """Number of ids."""
-        size: int = self._pipeline.get_vocab_size()
-        return size
+        return int(self._pipeline.get_vocab_size())
 
     def encode(self, texts: Iterable[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Encode texts.
-
-        Args:
-            texts: The texts.
 
         Returns:
             The ids of all texts, concatenated, `(N,)`, and the offsets of the texts in them, `(n + 1,)`.
@@ -172,11 +172,9 @@ class Tokenizer:
                 parts.append(self._encode_characters(some))
                 lengths += map(len, some)
                 continue
-            if self._segment is None:
-                found = self._pipeline.encode_batch_fast(some, add_special_tokens=False)
-            else:
-                words = [self._words(text) for text in some]
-                found = self._pipeline.encode_batch_fast(words, is_pretokenized=True, add_special_tokens=False)
+            has_words = self.kind not in KINDS
+            given = [self._words(text) for text in some] if has_words else some
+            found = self._pipeline.encode_batch_fast(given, is_pretokenized=has_words, add_special_tokens=False)
             ids = [encoding.ids for encoding in found]
             flat = np.fromiter(chain.from_iterable(ids), np.int32)
             flat[flat == PAD] = UNKNOWN  # a user's function may return "<pad>" as a word
@@ -186,42 +184,17 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode ids into a text: exactly the encoded one, if they are byte pairs, or characters in the vocabulary."""
-        # Of byte pairs, a character that is cut off is U+FFFD.
-        text: str = self._pipeline.decode(list(ids), skip_special_tokens=True)
-        return text
+        return str(self._pipeline.decode(list(ids), skip_special_tokens=True))  # a character that is cut off is U+FFFD
 
     def lengths(self) -> NDArray[np.int64]:
         """Count the characters of each token, `(size,)`; a character of several tokens counts for the first of them."""
         found = np.ones(self.size, np.int64)
         found[PAD] = 0
         if self.kind == "bpe":
-            # GPT-2 writes every byte as a printable character; 0x80 to 0xBF continue a character of UTF-8.
-            signs = _byte_signs()
             for token, at in self._pipeline.get_vocab().items():
                 if at > UNKNOWN:
-                    found[at] = sum(not 0x80 <= signs[sign] < 0xC0 for sign in token)
+                    found[at] = sum(sign not in CONTINUING for sign in token)
         return found
-
-
-def _import_function(name: str) -> Callable[[str], Sequence[str]]:
-    module, _, function = name.rpartition(".")
-    remedy = f"give {', '.join(KINDS)}, or a function from a text to its words with its module, as jieba.lcut"
-    if not module:
-        raise DataError("there is no such kind", remedy, "tokenizer", name)
-    try:
-        found: Callable[[str], Sequence[str]] = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise DataError(f"there is no such function ({error})", remedy, "tokenizer", name) from error
-    if not callable(found):
-        raise DataError("this is no function", remedy, "tokenizer", name)
-    return found
-
-
-def _byte_signs() -> dict[str, int]:
-    """Invert GPT-2's table of bytes: printable ones stand for themselves, the others for 256 and up."""
-    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    unseen = [byte for byte in range(256) if byte not in seen]
-    return {chr(byte): byte for byte in seen} | {chr(256 + at): byte for at, byte in enumerate(unseen)}
 
 
 def _code_points(texts: Sequence[str]) -> NDArray[np.uint32]:

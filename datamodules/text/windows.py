@@ -17,8 +17,6 @@ IGNORED = -100  # the target where nothing is predicted: `ignore_index` of torch
 class Windows(Dataset[tuple[Tensor, Tensor]]):
     """Windows of a sequence of tokens, each with the token after each of its own. A batch is indexed at once.
 
-    Out-of-vocabulary tokens are inputs, but no targets.
-
     Args:
         tokens: The sequence, `(N,)`, 2 tokens or more.
         length: Tokens in a window.
@@ -47,28 +45,17 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         return len(self.starts)
 
     def __getitem__(self, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a whole batch.
+        """Return the tokens of the windows at `starts`, `(B,)`, and their targets: int64, `(B, length)` each.
 
-        Args:
-            starts: The first token of each window, `(B,)`.
-
-        Returns:
-            Tokens and their targets, int64, `(B, length)` each. Past the end of the sequence they are `PAD` and
-            `IGNORED`; a target that is `UNKNOWN` is `IGNORED` too.
+        Past the end of the sequence they are `PAD` and `IGNORED`. A target that is `UNKNOWN` is `IGNORED` too.
         """
         at = starts.numpy()[:, None] + np.arange(self.length + 1)
-        beyond = at >= len(self.tokens)
-        if not beyond.any():
-            found = self.tokens[at]
-            return _int64(found[:, :-1]), self._targets(found[:, 1:])
-        found = self.tokens[np.minimum(at, len(self.tokens) - 1)].astype(np.int64)
-        x = np.where(beyond[:, :-1], PAD, found[:, :-1])
-        return _int64(x), self._targets(np.where(beyond[:, 1:], IGNORED, found[:, 1:]))
-
-    def _targets(self, values: NDArray[Any]) -> Tensor:
-        targets = _int64(values)
-        return targets.masked_fill_(targets == UNKNOWN, IGNORED) if self.unknown else targets
-
-
-def _int64(values: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(values.astype(np.int64))
+        found = self.tokens.take(at, mode="clip")
+        x, y = (torch.from_numpy(some.astype(np.int64)) for some in (found[:, :-1], found[:, 1:]))
+        if at[:, -1].max() >= len(self.tokens):
+            beyond = torch.from_numpy(at >= len(self.tokens))
+            x.masked_fill_(beyond[:, :-1], PAD)
+            y.masked_fill_(beyond[:, 1:], IGNORED)
+        if self.unknown:
+            y.masked_fill_(y == UNKNOWN, IGNORED)
+        return x, y

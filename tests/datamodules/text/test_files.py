@@ -1,15 +1,21 @@
-"""Plain text on disk: found, read, and split into pieces."""
+"""Plain text on disk: read, split into pieces, and encoded once."""
 
 import gzip
 import hashlib
 import os
 import random
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from datamodules import DataError
 from datamodules.text.files import TextFiles, find_text_files, hash_texts, pieces, read_text, read_texts
+from datamodules.text.tokenizer import Tokenizer
+
+TEXT = "A line.\n  And <unk> one, indented: äöü 日本語 🔥.\n\n" * 50
 
 
 @pytest.mark.parametrize(
@@ -132,17 +138,92 @@ def test_a_hash_is_that_of_the_whole_text() -> None:
 def test_files_are_one_text_that_is_read_once_until_it_is_released(tmp_path: Path) -> None:
     (tmp_path / "1.txt").write_text("one ")
     (tmp_path / "2.txt").write_text("two")
-    files = TextFiles(f"{tmp_path}/*.txt", None)
+    files = TextFiles(f"{tmp_path}/*.txt", None, "")
     assert (files.text, files.size, files.stem) == ("one two", 7, "text")
     assert files.fingerprint == hash_texts(["one two"])
     (tmp_path / "2.txt").write_text("2")
     assert files.text == "one two"
     files.release()
     assert files.text == "one 2"
-    assert TextFiles(str(tmp_path / "1.txt"), None).stem == "1"
+    assert TextFiles(str(tmp_path / "1.txt"), None, "").stem == "1"
 
 
 def test_without_a_path_the_text_is_that_of_python() -> None:
-    files = TextFiles("", None)
+    files = TextFiles("", None, "")
     assert "assert" in files.text[:100]
     assert files.name.startswith("the language reference of Python 3.")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def _files(folder: Path, text: str = TEXT) -> TextFiles:
+    file = folder.with_name("text.txt")
+    file.write_text(text, encoding="utf-8")
+    return TextFiles(str(file), None, str(folder))
+
+
+def _encoded(folder: Path, kind: str) -> tuple[Tokenizer, NDArray[Any]]:
+    files = _files(folder)
+    tokenizer = files.fit(kind, 300 if kind == "bpe" else 1000, 1000)
+    return tokenizer, files.encode(tokenizer, 10, len(TEXT))
+
+
+@pytest.mark.parametrize("kind", ["chars", "bpe"])
+def test_tokens_take_two_bytes_and_give_the_text_back(folder: Path, kind: str) -> None:
+    tokenizer, tokens = _encoded(folder, kind)
+    assert isinstance(tokens, np.memmap)
+    assert tokens.dtype == np.uint16
+    assert tokenizer.decode(tokens.tolist()) == TEXT[10:]
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_what_is_cached_is_not_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, tokens = _encoded(folder, "bpe")
+    for name in ("fit", "encode"):
+        monkeypatch.delattr(Tokenizer, name)
+    again_state, again = _encoded(folder, "bpe")
+    assert again_state.state == state.state
+    assert np.array_equal(again, tokens)
+
+
+@pytest.mark.parametrize("damage", ["nothing", "half", "other numbers", "a table"])
+def test_a_damaged_cache_is_made_again(folder: Path, damage: str) -> None:
+    _, tokens = _encoded(folder, "chars")
+    tokens = np.array(tokens)  # no file may be cut short that is mapped
+    whole = {file: file.read_bytes() for file in folder.iterdir()}
+    for file, content in whole.items():
+        if damage == "nothing":
+            file.write_bytes(b"")
+        elif damage == "half":
+            file.write_bytes(content[: len(content) // 2])
+        elif file.suffix == ".npy":
+            with file.open("wb") as stream:
+                np.save(stream, np.full(5, 60_000) if damage == "other numbers" else np.zeros((2, 3), int))
+    assert np.array_equal(_encoded(folder, "chars")[1], tokens)
+    assert {file: file.read_bytes() for file in folder.iterdir()} == whole
+
+
+def test_a_vocabulary_too_large_for_two_bytes_takes_four(folder: Path) -> None:
+    text = "".join(map(chr, range(0x10000, 0x10000 + 70_000)))
+    files = _files(folder, text)
+    tokenizer = files.fit("chars", 100_000, len(text))
+    tokens = files.encode(tokenizer, 0, len(text))
+    assert tokens.dtype == np.int32
+    assert tokenizer.decode(tokens.tolist()) == text
+
+
+def test_without_a_cache_it_is_made_each_time(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder.write_text("no folder")
+    tokenizer, tokens = _encoded(folder, "chars")
+    assert tokenizer.decode(tokens.tolist()) == TEXT[10:]
+    assert caplog.text.count("nothing can be kept there") == 1
+
+
+def test_other_texts_and_stretches_have_tokens_of_their_own(folder: Path) -> None:
+    tokenizer, tokens = _encoded(folder, "chars")
+    for text, start in ((TEXT.upper(), 10), (TEXT, 11)):
+        found = _files(folder, text).encode(tokenizer, start, len(text))
+        assert not np.array_equal(found, tokens)

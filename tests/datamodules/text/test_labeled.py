@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from datamodules import DataError
+from datamodules import DataError, TextCSVDataModule
 from datamodules.base import Stage
 from datamodules.text.tokenizer import PAD, UNKNOWN
 from lit_models import LitTextClassifier
@@ -269,5 +269,15 @@ def test_a_function_in_a_checkpoint_is_not_run_unless_it_is_named(
     monkeypatch.delitem(sys.modules, "my_tokens")
     said = _refused(run, f"predict --ckpt_path {TRAINED}", capsys)
     assert "it names my_tokens.cut, which would be imported here; give --data.tokenizer my_tokens.cut" in said
+    with pytest.raises(DataError, match=r"tokenizer='my_tokens.cut': the checkpoint names this function"):
+        TextCSVDataModule.load_from_checkpoint(TRAINED)
     assert "my_tokens" not in sys.modules
-    run(given.strip())
+    data = TextCSVDataModule.load_from_checkpoint(TRAINED, tokenizer="my_tokens.cut")
+    assert data.encode("Love it so much").tolist() == run(given.strip()).datamodule.encode("Love it so much").tolist()
+
+
+@pytest.mark.parametrize("named", [{}, {"tokenizer": "chars"}])
+def test_a_tokenizer_of_our_own_need_not_be_named_again(run: Run, make: Make, named: dict[str, str]) -> None:
+    make()
+    _train(run, "--data.tokenizer chars")
+    assert TextCSVDataModule.load_from_checkpoint(TRAINED, **named).tokenizer.kind == "chars"

@@ -183,7 +183,7 @@ def test_chunks_are_bounded_by_their_texts_and_by_their_characters() -> None:
 )
 def test_a_function_that_is_none(name: str, message: str) -> None:
     with pytest.raises(DataError) as error:
-        Tokenizer(name)
+        Tokenizer(name).encode(["some text"])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
