@@ -1,18 +1,19 @@
-"""Pictures of one's own: epochs from the cache and from features, against decoding and against the whole network."""
+"""A person's own images: epochs from the cache and from features, against decoding and against the whole network."""
 
 import tempfile
-import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.models import resnet18
 from torchvision.transforms import v2
 
-from benchmarks.interleaved import compare
+from benchmarks.interleaved import compare, seconds_of
+from benchmarks.training_step import Stopwatch
 from datamodules import ImageFolderDataModule
 from lit_models import LitTransfer
 
@@ -42,40 +43,18 @@ def _data_path(path: Path, work: str, rounds: int) -> None:
     def epoch(data: ImageFolderDataModule) -> float:
         loader = data.train_dataloader()
         next(iter(loader))  # worker processes are started before the clock, and live on
-        start = time.perf_counter()
-        for _ in loader:
-            pass
-        return time.perf_counter() - start
-
-    def torchvision() -> float:
-        start = time.perf_counter()
-        for _ in usual:
-            pass
-        return time.perf_counter() - start
+        return seconds_of(lambda: deque(loader, maxlen=0))
 
     contenders = {
         "Kindling, decoding in 2 workers": lambda: epoch(decoded_plain),
         "Kindling, from the cache": lambda: epoch(cached_plain),
         "Kindling, decoding in 2 workers, augmented": lambda: epoch(decoded),
         "Kindling, from the cache, augmented": lambda: epoch(cached),
-        "torchvision's ImageFolder, DataLoader with 2 workers, augmented": torchvision,
+        "torchvision's ImageFolder, DataLoader with 2 workers, augmented": lambda: seconds_of(
+            lambda: deque(usual, maxlen=0)
+        ),
     }
     compare("An epoch of 245 photographs for a 224x224 network", contenders, rounds)
-
-
-class Clock(Callback):
-    """Seconds of the second epoch: training and validation, but nothing that is done once."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start."""
-        self.seconds = time.perf_counter()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop."""
-        self.seconds = time.perf_counter() - self.seconds
 
 
 def _frozen(path: Path, work: str, rounds: int) -> None:
@@ -85,11 +64,11 @@ def _frozen(path: Path, work: str, rounds: int) -> None:
     data = ImageFolderDataModule(str(path), cache_dir=work)
 
     def epoch(views: int) -> float:
-        clock = Clock()
+        stopwatch = Stopwatch()  # of the second epoch: the first also does what is done once
         options: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
-        trainer = Trainer(max_epochs=2, logger=False, enable_checkpointing=False, callbacks=[clock], **options)
+        trainer = Trainer(max_epochs=2, logger=False, enable_checkpointing=False, callbacks=[stopwatch], **options)
         trainer.fit(LitTransfer(weights=str(weights), task="binary", num_outputs=1, views=views), data)
-        return clock.seconds
+        return stopwatch.median()
 
     contenders = {"the whole network": lambda: epoch(0), "features, computed before": lambda: epoch(1)}
     compare("An epoch of a new head on a frozen ResNet-18, 245 photographs and 153 to validate", contenders, rounds)

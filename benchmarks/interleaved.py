@@ -1,7 +1,15 @@
 """Fair timing: contenders take turns, so that other load on the machine affects all of them alike."""
 
 import statistics
+import time
 from collections.abc import Callable, Mapping
+
+
+def seconds_of(action: Callable[[], object]) -> float:
+    """Return the seconds that an action takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
 
 
 def compare(title: str, contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:

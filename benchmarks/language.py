@@ -1,8 +1,6 @@
 """A small GPT: `train.py` against a loop written by hand, what two optimizers reach, and cached generation."""
 
 import contextlib
-import io
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -12,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import seed_everything
 
-from benchmarks.interleaved import compare
+from benchmarks.front_door import train
+from benchmarks.interleaved import compare, seconds_of
 from datamodules import TextCorpusDataModule
-from kindling.cli import KindlingCLI, main
+from kindling.cli import KindlingCLI
 from lit_models import LitGPT
 
 RECIPE = Path(__file__).parent.parent / "configs" / "gpt_shakespeare_char.yaml"
@@ -95,17 +94,12 @@ def _loop(corpus: str, cache: str) -> tuple[float, float]:
 
 def _train(corpus: str, cache: str, options: str = "") -> KindlingCLI:
     """Run the recipe."""
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        os.chdir(folder)
-        try:
-            line = f"--config {RECIPE} --data.path {corpus} --data.cache_dir {cache} --accelerator cpu {options}"
-            cli = main(line.split())
-            for logger in cli.trainer.loggers:
-                logger.finalize("success")  # before its folder goes
-            return cli
-        finally:
-            os.chdir(before)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        line = f"--config {RECIPE} --data.path {corpus} --data.cache_dir {cache} --accelerator cpu {options}"
+        cli, _ = train(line, progress=True)
+        for logger in cli.trainer.loggers:
+            logger.finalize("success")  # before its folder goes
+        return cli
 
 
 def _optimizers(corpus: str, cache: str) -> None:
@@ -123,9 +117,7 @@ def _generation(rounds: int) -> None:
     model, prompt = LitGPT(context_length=512).eval(), torch.randint(67, (1, 16))
 
     def write(use_cache: bool) -> float:
-        start = time.perf_counter()
-        model.generate(prompt, 256, use_cache=use_cache)
-        return time.perf_counter() - start
+        return seconds_of(lambda: model.generate(prompt, 256, use_cache=use_cache))
 
     contenders = {"without a KV cache": lambda: write(False), "with a KV cache": lambda: write(True)}
     compare("256 tokens by a GPT of 4 layers, 4 heads, 128 wide, context 512", contenders, 2 * rounds + 1)

@@ -2,10 +2,9 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from benchmarks.interleaved import compare
+from benchmarks.interleaved import compare, seconds_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,14 +17,12 @@ def run(rounds: int = 7) -> None:
     """
 
     def command(*arguments: str) -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
-        return time.perf_counter() - start
+        whole = [sys.executable, *arguments]
+        return seconds_of(lambda: subprocess.run(whole, cwd=ROOT, check=True, capture_output=True))
 
+    imports = "import torch, torchvision, lightning.pytorch.cli"
     contenders = {
-        "import torch, torchvision, lightning.pytorch.cli": lambda: command(
-            "-c", "import torch, torchvision, lightning.pytorch.cli"
-        ),
+        imports: lambda: command("-c", imports),
         "python train.py --help": lambda: command("train.py", "--help"),
     }
     compare("Start-up", contenders, rounds)

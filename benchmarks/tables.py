@@ -1,8 +1,6 @@
 """What real tables reach: cross-validated accuracy, and the error beside that of gradient-boosted trees."""
 
 import contextlib
-import io
-import os
 import re
 import statistics
 import tempfile
@@ -11,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.front_door import train
 from datamodules import CSVDataModule
-from kindling.cli import main
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,14 +23,9 @@ def run(data_dir: str, repeats: int = 3) -> None:
         repeats: How many seeds each figure is a mean of.
     """
     folder = Path(data_dir).resolve() / "tabular"
-    start = Path.cwd()
-    with tempfile.TemporaryDirectory() as work:
-        os.chdir(work)  # where runs and predictions go
-        try:
-            _classification(folder, repeats)
-            _regression(folder, repeats)
-        finally:
-            os.chdir(start)
+    with tempfile.TemporaryDirectory() as work, contextlib.chdir(work):  # where runs and predictions go
+        _classification(folder, repeats)
+        _regression(folder, repeats)
 
 
 def _classification(folder: Path, repeats: int) -> None:
@@ -41,10 +34,10 @@ def _classification(folder: Path, repeats: int) -> None:
     print("|---|---|---|")
     for file, target in (("pima_diabetes.csv", "Outcome"), ("titanic.csv", "Survived")):
         measured = [
-            _quiet(
+            train(
                 f"cross_validate --data CSVDataModule --data.path {folder / file} --data.target {target} "
                 f"--data.seed {seed} --seed_everything {seed}"
-            )
+            )[1]
             for seed in range(repeats)
         ]
         cells = []
@@ -63,7 +56,7 @@ def _regression(folder: Path, repeats: int) -> None:
         trees = _trees(CSVDataModule(str(path), target=target, seed=seed))
         cells = []
         for recipe in ("table_mlp", "table_tabm"):
-            text = _quiet(
+            _, text = train(
                 f"--config {ROOT}/configs/{recipe}.yaml --data.path {path} --data.target {target} --data.seed {seed} "
                 f"--seed_everything {seed}"
             )
@@ -73,7 +66,7 @@ def _regression(folder: Path, repeats: int) -> None:
 
 
 def _trees(data: CSVDataModule) -> float:
-    """Fit the trees, as they come, to the training and validation rows, and give their error on the test rows."""
+    """Fit the trees, as they come, to the training and validation rows, and return their error on the test rows."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     samples, test = data.splits["test"]
@@ -83,11 +76,3 @@ def _trees(data: CSVDataModule) -> float:
     model.fit(samples.x[fitted].numpy(), samples.y[fitted].numpy())
     errors = model.predict(samples.x[test].numpy()) - samples.y[test].numpy()
     return float(np.sqrt(np.square(errors).mean()))
-
-
-def _quiet(line: str) -> str:
-    """Run a command line and give what it prints."""
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        main([*line.split(), "--enable_progress_bar", "false"])
-    return output.getvalue()

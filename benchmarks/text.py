@@ -1,16 +1,16 @@
 """Text classifiers: accuracy on TREC by encoder, and the time of a step with dense and with sparse gradients."""
 
 import contextlib
-import io
-import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from kindling.cli import main
+from benchmarks.front_door import train
+from benchmarks.interleaved import seconds_of
 from lit_models import LitTextClassifier
 from lit_models.optim.factory import make_optimizer
 
@@ -38,13 +38,9 @@ def run(data_dir: str, repeats: int = 3) -> None:
         data_dir: A folder with `text/train_5500.label` and `text/TREC_10.label`.
         repeats: How many seeds each figure of the first is a mean of.
     """
-    folder, start = Path(data_dir).resolve() / "text", Path.cwd()
-    with tempfile.TemporaryDirectory() as work:
-        os.chdir(work)  # where runs go
-        try:
-            _encoders(folder, repeats)
-        finally:
-            os.chdir(start)
+    folder = Path(data_dir).resolve() / "text"
+    with tempfile.TemporaryDirectory() as work, contextlib.chdir(work):  # where runs go
+        _encoders(folder, repeats)
     _gradients()
 
 
@@ -58,9 +54,7 @@ def _encoders(folder: Path, repeats: int) -> None:
         val, test, seconds = [], [], []
         for seed in range(repeats):
             begin = time.perf_counter()
-            quiet = f"--seed_everything {seed} --data.seed {seed} --enable_progress_bar false"
-            with contextlib.redirect_stdout(io.StringIO()):
-                summary = main(f"{line} {paths} {quiet}".split()).summary.summary
+            summary = train(f"{line} {paths} --seed_everything {seed} --data.seed {seed}")[0].summary.summary
             seconds.append(time.perf_counter() - begin)
             val.append(summary["best"]["val_acc"])
             test.append(summary["test"]["test_acc"])
@@ -74,25 +68,25 @@ def _gradients() -> None:
     print("| vocabulary | dense, AdamW | sparse, SparseAdam | ratio |")
     print("|---|---|---|---|")
     for vocab_size in (10_000, 100_000, 1_000_000):
-        dense, sparse = _Steps(vocab_size, sparse=False), _Steps(vocab_size, sparse=True)
-        times = [(dense.take(), sparse.take()) for _ in range(STEPS)][WARM_UP:]
+        dense, sparse = _step(vocab_size, sparse=False), _step(vocab_size, sparse=True)
+        times = [(dense(), sparse()) for _ in range(STEPS)][WARM_UP:]
         first, second = (1000 * statistics.median(each) for each in zip(*times, strict=True))
         print(f"| {vocab_size:,} | {first:.2f} | {second:.2f} | {second / first:.2f} |", flush=True)
 
 
-class _Steps:
-    """Trains on random texts, a batch at a time."""
+def _step(vocab_size: int, sparse: bool) -> Callable[[], float]:
+    """Return what trains on a batch of random texts, and returns the seconds."""
+    model = LitTextClassifier(vocab_size, embedding_dim=64, sparse=sparse)
+    optimizer = make_optimizer(model.optimization["optimizer"], model.param_groups())
 
-    def __init__(self, vocab_size: int, sparse: bool) -> None:
-        self.model = LitTextClassifier(vocab_size, embedding_dim=64, sparse=sparse)
-        self.optimizer = make_optimizer(self.model.optimization["optimizer"], self.model.param_groups())
-        self.vocab_size = vocab_size
+    def step() -> float:
+        x, y = torch.randint(1, vocab_size, (64, 40)), torch.randint(10, (64,))
 
-    def take(self) -> float:
-        """Return the seconds of one training step."""
-        x, y = torch.randint(1, self.vocab_size, (64, 40)), torch.randint(10, (64,))
-        start = time.perf_counter()
-        self.optimizer.zero_grad()
-        self.model.task.loss(self.model(x), y).backward()
-        self.optimizer.step()
-        return time.perf_counter() - start
+        def train_on_batch() -> None:
+            optimizer.zero_grad()
+            model.task.loss(model(x), y).backward()
+            optimizer.step()
+
+        return seconds_of(train_on_batch)
+
+    return step

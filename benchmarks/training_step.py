@@ -1,20 +1,19 @@
 """One epoch of training and validation of a small MLP: `train.py`, a bare Trainer, and a loop written by hand."""
 
 import contextlib
-import io
-import os
 import statistics
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import nn
 
+from benchmarks.front_door import train
 from benchmarks.interleaved import compare
 from datamodules import MNISTDataModule
-from kindling.cli import main
 from lit_models import MLP, LitMLP
 
 EPOCHS = 4  # in a run: the first one warms up, and is not counted
@@ -32,13 +31,11 @@ class Stopwatch(Callback):
         """Record the time."""
         self.starts.append(time.perf_counter())
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record the time."""
-        self.starts.append(time.perf_counter())
+    on_train_end = on_train_epoch_start
 
     def median(self) -> float:
         """Return the median seconds of an epoch, without the first."""
-        epochs = [after - before for before, after in zip(self.starts, self.starts[1:], strict=False)]
+        epochs = [after - before for before, after in pairwise(self.starts)]
         return statistics.median(epochs[1:])
 
 
@@ -51,19 +48,10 @@ def run(data_dir: str, rounds: int = 7) -> None:
     """
     data_dir = str(Path(data_dir).resolve())
 
-    def loop() -> float:
-        return _loop(data_dir)
-
-    def trainer() -> float:
-        return _trainer(data_dir)
-
-    def front_door() -> float:
-        return _front_door(data_dir)
-
     contenders = {
-        "PyTorch loop over resident, normalized tensors": loop,
-        "bare Trainer": trainer,
-        "python train.py": front_door,
+        "PyTorch loop over resident, normalized tensors": lambda: _loop(data_dir),
+        "bare Trainer": lambda: _trainer(data_dir),
+        "python train.py": lambda: _front_door(data_dir),
     }
     compare("An epoch of the 784-256-10 MLP on MNIST, batch 256, validation included", contenders, rounds)
 
@@ -120,15 +108,11 @@ def _trainer(data_dir: str) -> float:
 
 
 def _front_door(data_dir: str) -> float:
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        os.chdir(folder)
-        try:
-            cli = main(
-                f"--config {RECIPE} --data.data_dir {data_dir} --accelerator cpu --max_epochs {EPOCHS} "
-                "--trainer.callbacks+=benchmarks.training_step.Stopwatch".split()
-            )
-        finally:
-            os.chdir(before)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        cli, _ = train(
+            f"--config {RECIPE} --data.data_dir {data_dir} --accelerator cpu --max_epochs {EPOCHS} "
+            "--trainer.callbacks+=benchmarks.training_step.Stopwatch",
+            progress=True,
+        )
     callbacks: list[Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]  # Lightning gives no type
     return next(callback for callback in callbacks if isinstance(callback, Stopwatch)).median()

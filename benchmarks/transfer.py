@@ -1,8 +1,6 @@
 """Transfer learning: MNIST from 100 images, by a ResNet-18 from scratch and by one trained on FashionMNIST."""
 
 import contextlib
-import io
-import os
 import statistics
 import tempfile
 from pathlib import Path
@@ -10,9 +8,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.front_door import train
 from datamodules import MNISTDataModule, Samples
 from datamodules.base import Stage
-from kindling.cli import main
 
 EACH = 10  # images of each class to learn from
 
@@ -44,28 +42,22 @@ def run(data_dir: str, repeats: int = 5) -> None:
         data_dir: A folder that `MNISTDataModule` and `FashionMNISTDataModule` can use.
         repeats: How many seeds, each with its own images and its own first weights.
     """
-    folder, start = Path(data_dir).resolve(), Path.cwd()
-    with tempfile.TemporaryDirectory() as work:
-        os.chdir(work)  # where runs go
-        try:
-            print(f"\nTest accuracy on MNIST from {10 * EACH} images, ResNet-18 (28x28, 100 epochs)\n")
-            print("| | mean | standard deviation | seeds 0, 1, ... |")
-            print("|---|---|---|---|")
-            before, _ = _fit(
-                f"--model.weights none --data FashionMNISTDataModule --data.data_dir {folder} --max_epochs 3"
-            )
-            few = f"--data benchmarks.transfer.FewMNISTDataModule --data.data_dir {folder} --max_epochs 100"
-            _row("from scratch", f"{few} --model.weights none", repeats)
-            few = f"{few} --model.weights {before}"
-            _row("from FashionMNIST", f"{few} --model.unfreeze_epoch 0", repeats)
-            _row("frozen", f"{few} --model.views 0", repeats)
-            _row("frozen, cached features", f"{few} --model.views 1", repeats)
-            few = f"{few} --data.shift 1 --data.rotation 10"
-            _row("frozen, augmented", f"{few} --model.views 0", repeats)
-            for views in (4, 10, 20):
-                _row(f"frozen, augmented, cached features of {views} views", f"{few} --model.views {views}", repeats)
-        finally:
-            os.chdir(start)
+    folder = Path(data_dir).resolve()
+    with tempfile.TemporaryDirectory() as work, contextlib.chdir(work):  # where runs go
+        print(f"\nTest accuracy on MNIST from {10 * EACH} images, ResNet-18 (28x28, 100 epochs)\n")
+        print("| | mean | standard deviation | seeds 0, 1, ... |")
+        print("|---|---|---|---|")
+        before, _ = _fit(f"--model.weights none --data FashionMNISTDataModule --data.data_dir {folder} --max_epochs 3")
+        few = f"--data benchmarks.transfer.FewMNISTDataModule --data.data_dir {folder} --max_epochs 100"
+        _row("from scratch", f"{few} --model.weights none", repeats)
+        few = f"{few} --model.weights {before}"
+        _row("from FashionMNIST", f"{few} --model.unfreeze_epoch 0", repeats)
+        _row("frozen", f"{few} --model.views 0", repeats)
+        _row("frozen, cached features", f"{few} --model.views 1", repeats)
+        few = f"{few} --data.shift 1 --data.rotation 10"
+        _row("frozen, augmented", f"{few} --model.views 0", repeats)
+        for views in (4, 10, 20):
+            _row(f"frozen, augmented, cached features of {views} views", f"{few} --model.views {views}", repeats)
 
 
 def _row(name: str, line: str, repeats: int) -> None:
@@ -78,8 +70,6 @@ def _row(name: str, line: str, repeats: int) -> None:
 def _fit(line: str) -> tuple[str, float]:
     """Train, and return the best checkpoint and its test accuracy."""
     options = "--model LitTransfer --model.backbone_lr_factor 1 --model.scheduler one-cycle"
-    quiet = "--enable_progress_bar false --early_stopping.patience 1000"
-    with contextlib.redirect_stdout(io.StringIO()):
-        trainer = main(f"{options} {line} {quiet}".split()).trainer
+    trainer = train(f"{options} {line} --early_stopping.patience 1000")[0].trainer
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
     return best, trainer.callback_metrics["test_acc"].item()

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,19 @@ def value_of(flag: str, args: list[str]) -> str | None:
     values = [value for name, value in itertools.pairwise(args) if name == flag]
     values += [arg.removeprefix(f"{flag}=") for arg in args if arg.startswith(f"{flag}=")]
     return values[-1] if values else None
+
+
+def imported_class(class_path: str) -> type:
+    """Return a class that the parser has imported."""
+    module, _, name = class_path.rpartition(".")
+    cls: type = getattr(sys.modules[module], name)
+    return cls
+
+
+def options_of(cls: type) -> dict[str, inspect.Parameter]:
+    """Return the options of a class, with those of its bases."""
+    bases = reversed(cls.__mro__[:-1])  # without `object`
+    return {name: option for base in bases for name, option in inspect.signature(base).parameters.items()}
 
 
 def _class_path(name: str) -> str:

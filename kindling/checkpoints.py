@@ -24,8 +24,7 @@ IMPORTED = {"class_path", "student", "encoder", "teacher_class", "tokenizer", "t
 def public_address(path: str) -> str:
     """Return the address by which files name a class: `lit_models.LitMLP` for `lit_models.mlp.LitMLP`.
 
-    Args:
-        path: An import path; one that is none of ours is returned as it is.
+    A path that is none of ours is returned as it is.
     """
     package = PACKAGES.get(path.partition(".")[0])
     name = path.rpartition(".")[2]
@@ -33,17 +32,11 @@ def public_address(path: str) -> str:
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint says about how it came to be.
+    """What a checkpoint says about how it came to be."""
 
-    Args:
-        settings: Defaults for a parser: `model`, `data`, `optimizer` and `lr_scheduler`.
-        data_class: Name of the class of the data; empty if there was none.
-        data_state: What was fitted on the data.
-    """
-
-    settings: dict[str, Any]
-    data_class: str
-    data_state: dict[str, Any] | None
+    settings: dict[str, Any]  # defaults for a parser: `model`, `data`, `optimizer` and `lr_scheduler`
+    data_class: str  # the name of the class of the data; empty if there was none
+    data_state: dict[str, Any] | None  # what was fitted on the data
 
 
 def read_checkpoint(path: str) -> Checkpoint:
@@ -78,26 +71,18 @@ def _class(path: str, init_args: dict[str, Any]) -> dict[str, Any]:
     return {"class_path": public_address(path), "init_args": dict(init_args)}
 
 
-def check_trusted(saved: Checkpoint, path: str, args: list[str]) -> None:
-    """Refuse a checkpoint that names something to import which is neither ours nor named by the user.
-
-    Args:
-        saved: What the checkpoint says.
-        path: Its file.
-        args: The command line, which names what the user trusts, as do the `--config` files in it.
+def read_trusted(path: str, args: list[str]) -> Checkpoint:
+    """Read the settings in a checkpoint, which may import what is ours and what the command line or its files name.
 
     Raises:
-        ArgumentError: If it does; the message says what to add to the command line.
+        ArgumentError: If it cannot be read, or would import something else; the message says how to allow it.
     """
-    named = None
+    saved = read_checkpoint(path)
     for flag, wanted in _imports(saved.settings):
-        named = _named(args) if named is None else named
-        if wanted not in named:
-            raise ArgumentError(
-                None,
-                f"--ckpt_path {path}: it names {wanted}, which would be imported here; give {flag} {wanted} if "
-                "you trust it.",
-            )
+        if wanted not in _named(args):
+            what = f"it names {wanted}, which would be imported here"
+            raise ArgumentError(None, f"--ckpt_path {path}: {what}; give {flag} {wanted} if you trust it.")
+    return saved
 
 
 def import_named(given: dict[str, Any]) -> None:
@@ -142,12 +127,7 @@ def _named(args: list[str]) -> set[str]:
 
 
 def find_checkpoint(name: str, root: Path, run: str) -> str:
-    """Return the newest checkpoint of this name, `last` or `best`, among the runs of a model on some data.
-
-    Args:
-        name: The file's name without its ending.
-        root: Where runs are kept.
-        run: The name of their folder, `<Model>-<Data>`.
+    """Return the newest checkpoint of this name, `last` or `best`, among the runs in a folder, `<Model>-<Data>`.
 
     Raises:
         ArgumentError: If there is none.

@@ -12,36 +12,19 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from datamodules import DataModule
 from kindling.arguments import CROSS_VALIDATE, SUBCOMMANDS, expand, value_of
-from kindling.callbacks import BestCheckpoint, EarlyStopping, RunSummary, TextSamples, log_hyperparameters
-from kindling.checkpoints import (
-    Checkpoint,
-    check_trusted,
-    find_checkpoint,
-    import_named,
-    newest_checkpoint,
-    read_checkpoint,
-)
+from kindling.callbacks import BestCheckpoint, EarlyStopping, RunSummary, TextSamples
+from kindling.callbacks.summary import log_hyperparameters
+from kindling.checkpoints import Checkpoint, find_checkpoint, import_named, newest_checkpoint, read_trusted
 from kindling.compatibility import init_args, link, load_data_state, prepare, without_inferred
 from kindling.cross_validation import cross_validate, hold_out
 from kindling.errors import USER_ERRORS, explain, filter_warnings, is_mistake, show_messages
 from kindling.help import USAGE, description, short_help
 from kindling.optimizers import GROUPS, resolve_groups, try_optimizer
-from kindling.runs import (
-    is_first_process,
-    new_folder,
-    print_next_steps,
-    program,
-    remove_if_untrained,
-    run_of,
-)
+from kindling.runs import is_first_process, new_folder, print_next_steps, program, remove_if_untrained, run_of
 from kindling.trainer import check_data, make_callbacks, make_logger
 from lit_models import LitModule
 
-CLASSES = {
-    "model": {"class_path": "lit_models.LitMLP"},
-    "data": {"class_path": "datamodules.DigitsDataModule"},
-}
-EARLY_STOPPING = {"class_path": "kindling.callbacks.EarlyStopping"}
+CLASSES = {"model": {"class_path": "lit_models.LitMLP"}, "data": {"class_path": "datamodules.DigitsDataModule"}}
 NEWEST = ("best", "last")  # what `--ckpt_path` may name instead of a file
 MAX_EPOCHS = 30  # unless --max_epochs, --max_steps or --max_time says otherwise
 
@@ -56,7 +39,7 @@ class KindlingCLI(LightningCLI):
 
     def __init__(self, args: list[str], fold: int | None = None) -> None:
         strict = {"exit_on_error": False, "allow_abbrev": False}
-        usage = USAGE.format(program=program())
+        usage, text = USAGE.format(program=program()), description()
         self._folder: Path | None = None
         self._fold = fold
         self._saved = Checkpoint({}, "", None)
@@ -66,25 +49,19 @@ class KindlingCLI(LightningCLI):
                 args=args,
                 seed_everything_default=0,
                 trainer_defaults={"enable_model_summary": False},
-                parser_kwargs={
-                    **strict,
-                    **{name: {**strict, "usage": usage, "description": description()} for name in SUBCOMMANDS},
-                },
+                parser_kwargs=strict | {name: {**strict, "usage": usage, "description": text} for name in SUBCOMMANDS},
                 load_from_checkpoint_support=False,  # our models save plain arguments, and load without a parser
             )
-        except Exception as error:
-            if is_mistake(error) and self._folder is not None:
-                remove_if_untrained(self._folder)
-            raise
-        except (KeyboardInterrupt, SystemExit):
+        except BaseException as error:
             # Interrupted before the first step, as while features are computed.
-            if self._folder is not None and not self.summary.summary:
+            idle = isinstance(error, KeyboardInterrupt | SystemExit) and not self.summary.summary
+            if self._folder is not None and (idle or is_mistake(error)):
                 remove_if_untrained(self._folder)
             raise
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Leave out what is not for the user to say: checkpoints load with `weights_only=True`, always."""
+        """Return the arguments that have no flag: checkpoints load with `weights_only=True`, always."""
         skipped = LightningCLI.subcommands()
         return {name: {*skipped[name], "weights_only", "return_predictions"} for name in SUBCOMMANDS}
 
@@ -102,7 +79,7 @@ class KindlingCLI(LightningCLI):
         parser.add_lightning_class_args(EarlyStopping, "early_stopping", subclass_mode=True, required=False)
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(TextSamples, "samples")
-        parser.set_defaults({**CLASSES, "early_stopping": EARLY_STOPPING})
+        parser.set_defaults({**CLASSES, "early_stopping": {"class_path": "kindling.callbacks.EarlyStopping"}})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401  # Lightning's type
         """Parse with the defaults, among them the settings in a checkpoint, and without, to see what was given."""
@@ -124,18 +101,17 @@ class KindlingCLI(LightningCLI):
         if config_path is not None:
             self._forget_encoding()
         if self.subcommand != "fit" and config_path is None:
-            raise ArgumentError(
-                None, f"{self.subcommand} needs a trained model: give --ckpt_path FILE{newest_checkpoint()}."
-            )
+            remedy = f"give --ckpt_path FILE{newest_checkpoint()}"
+            raise ArgumentError(None, f"{self.subcommand} needs a trained model: {remedy}.")
         if self._fold is not None:
             hold_out(self._fold, self._config, self.given)
         resolve_groups(self._config, self.given, args)
 
     def _forget_encoding(self) -> None:
         """Drop a checkpoint's encoding where another file is read."""
-        options, saved = init_args(self._config, "data"), self._saved.settings.get("data", {}).get("init_args", {})
-        given = init_args(self.given, "data")
-        moved = "path" in given and Path(given["path"] or "") != Path(saved.get("path") or "")
+        options, given = init_args(self._config, "data"), init_args(self.given, "data")
+        trained_on = self._saved.settings.get("data", {}).get("init_args", {}).get("path")
+        moved = "path" in given and Path(given["path"] or "") != Path(trained_on or "")
         if moved and options.get("encoding") is not None and "encoding" not in given:
             self._config.data.init_args.encoding = None
 
@@ -157,12 +133,11 @@ class KindlingCLI(LightningCLI):
 
     def _load_settings(self, path: str, args: list[str]) -> None:
         """Make the settings in a checkpoint the defaults."""
-        self._saved = read_checkpoint(path)
-        check_trusted(self._saved, path, args)
+        self._saved = read_trusted(path, args)
         self._parser(self.subcommand).set_defaults(self._saved.settings)
 
     def instantiate_classes(self) -> None:
-        """Make the data, let them say what the model needs to know, then make the model and the Trainer."""
+        """Make the data, fill in what the model needs to know of them, then make the model and the Trainer."""
         config, data = self._config, self._config.data
         import_named(init_args(self.given, "model"))
         prepare(config, self.given)
@@ -233,7 +208,7 @@ class KindlingCLI(LightningCLI):
         return {**kwargs, "return_predictions": False} if subcommand == "predict" else kwargs
 
     def after_fit(self) -> None:
-        """Test the best checkpoint, and say where everything is."""
+        """Test the best checkpoint, and print where everything is."""
         trainer = self.trainer
         if self._config.trainer.fast_dev_run:
             return

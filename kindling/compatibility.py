@@ -1,6 +1,9 @@
-"""What must cross between data and model: sizes and task, what a checkpoint keeps, how weights want their images."""
+"""What must cross between data and model: sizes and task, what a checkpoint keeps, how weights want their images.
 
-import importlib
+Here and in its neighbors `config` is what was parsed with the defaults, and is filled in; `given` is what was parsed
+without them.
+"""
+
 import inspect
 from typing import Any
 
@@ -8,6 +11,7 @@ from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import LightningDataModule
 
 from datamodules import DataModule
+from kindling.arguments import imported_class
 from kindling.checkpoints import Checkpoint
 from lit_models.errors import find_misfit
 from lit_models.wrapper import find_model, parameters_of
@@ -21,20 +25,14 @@ LINKED = (
 # What the model's weights say of how images are prepared, under the names of the data's arguments.
 PREPARED = ("image_size", "resize_size", "interpolation")
 
-
 # What reads, and what has, the kind of text that goes with a size.
 MODELS = {"max_length": "LitTextClassifier", "context_length": "LitGPT"}
 DATA = {"max_length": "TextCSVDataModule", "context_length": "TextCorpusDataModule"}
 
 
 def prepare(config: Namespace, given: Namespace) -> None:
-    """Have the data prepare their inputs as those of the model's weights were, unless they were told how.
-
-    Args:
-        config: What was parsed, with the defaults; the data's arguments are filled in here.
-        given: What was parsed, without them.
-    """
-    preprocessing = getattr(_model_class(config), "preprocessing", None)
+    """Fill in how the data prepare images, as the model's weights want them, unless it was given."""
+    preprocessing = getattr(imported_class(config.model.class_path), "preprocessing", None)
     if preprocessing is None or config.ckpt_path is not None:
         return
     wanted, by_hand = config.data.init_args, init_args(given, "data")
@@ -46,7 +44,7 @@ def prepare(config: Namespace, given: Namespace) -> None:
 
 
 def load_data_state(data: LightningDataModule, saved: Checkpoint) -> None:
-    """Give the data what a checkpoint keeps of those it was trained on, before they infer anything themselves.
+    """Load what a checkpoint keeps of the data it was trained on, before these data infer anything themselves.
 
     Raises:
         ArgumentError: If it was trained on data of another class, or the data need what it does not keep.
@@ -55,11 +53,8 @@ def load_data_state(data: LightningDataModule, saved: Checkpoint) -> None:
         return
     name = type(data).__name__
     if saved.data_class not in (name, ""):
-        raise ArgumentError(
-            None,
-            f"--data {name}: this model was trained on {saved.data_class}, whose classes and encoding it knows; give "
-            "data of that class.",
-        )
+        trained = f"this model was trained on {saved.data_class}, whose classes and encoding it knows"
+        raise ArgumentError(None, f"--data {name}: {trained}; give data of that class.")
     if saved.data_state is not None:
         data.load_state_dict(saved.data_state)
     elif data.is_fitted_by_state:
@@ -70,11 +65,6 @@ def load_data_state(data: LightningDataModule, saved: Checkpoint) -> None:
 
 def link(data: LightningDataModule, config: Namespace, given: Namespace) -> None:
     """Fill in what the data know and nobody gave; what was given, or trained, must agree with the data.
-
-    Args:
-        data: The data.
-        config: What was parsed, with the defaults; the model's arguments are filled in here.
-        given: What was parsed, without them.
 
     Raises:
         ArgumentError: If model and data do not go together.
@@ -101,11 +91,13 @@ def link(data: LightningDataModule, config: Namespace, given: Namespace) -> None
 def _check_kind(data: LightningDataModule, config: Namespace, by_hand: dict[str, Any]) -> None:
     """Refuse a model that cannot read these data, or, of a model made of another, an inner one that cannot."""
     flag, name, takes = "--model", config.model.class_path.rpartition(".")[2], config.model.init_args.as_dict().keys()
-    inner = getattr(_model_class(config), "inner_option", None)
+    inner = getattr(imported_class(config.model.class_path), "inner_option", None)
     if inner is not None:
         flag, name = f"--model.{inner}", str(config.model.init_args[inner])
         takes = parameters_of(find_model(inner, name))
-    offers = {size for size in ("vocab_size", *DATA) if _offers(data, size)} | by_hand.keys() | {"in_features"}
+    # What the data know, without making them look for it.
+    offers = {size for size in ("vocab_size", *DATA) if inspect.getattr_static(data, size, None) is not None}
+    offers |= by_hand.keys() | {"in_features"}
     if getattr(data, "cat_cardinalities", None):
         offers.add("cat_cardinalities")
     if misfit := find_misfit(takes, offers):
@@ -116,12 +108,7 @@ def _check_kind(data: LightningDataModule, config: Namespace, by_hand: dict[str,
 
 
 def without_inferred(config: Namespace, given: Namespace) -> Namespace:
-    """Return a configuration without what was filled in, so that it goes with other data too.
-
-    Args:
-        config: What ran, as `prepare` and `link` filled it in.
-        given: What was parsed, without the defaults.
-    """
+    """Return a configuration without what `prepare` and `link` filled in, so that it goes with other data too."""
     saved = config.clone()
     inferred = {"model": LINKED, "data": PREPARED if config.ckpt_path is None else ()}
     for key, names in inferred.items():
@@ -130,18 +117,8 @@ def without_inferred(config: Namespace, given: Namespace) -> Namespace:
     return saved
 
 
-def _model_class(config: Namespace) -> Any:  # noqa: ANN401  # a class with members that not all have
-    module, _, name = config.model.class_path.rpartition(".")
-    return getattr(importlib.import_module(module), name)  # which the parser has imported
-
-
-def _offers(data: LightningDataModule, name: str) -> bool:
-    """Whether data know something, without having them look for it."""
-    return inspect.getattr_static(data, name, None) is not None
-
-
 def init_args(config: Namespace, key: str) -> dict[str, Any]:
-    """Give the arguments of a class in a configuration."""
+    """Return the arguments of a class in a configuration."""
     arguments = (config.get(key) or Namespace()).get("init_args") or Namespace()
     return dict(vars(arguments))
 

@@ -20,11 +20,6 @@ NUM_FOLDS = 5  # unless --data.num_folds says otherwise
 def hold_out(fold: int, config: Namespace, given: Namespace) -> None:
     """Set `--data.fold`, and `--data.num_folds` where it is not given.
 
-    Args:
-        fold: Which fold is held out.
-        config: What was parsed, with the defaults; the data's arguments are filled in here.
-        given: What was parsed, without them.
-
     Raises:
         ArgumentError: If the data have no folds, or one was given.
     """
@@ -54,15 +49,11 @@ def cross_validate(fit: Callable[[int], KindlingCLI]) -> KindlingCLI:
         if is_first_process():
             print(f"fold {len(measured)} of {num_folds}:", *(f"{k} {v:.4g}" for k, v in measured[-1].items()), sep="  ")
         if len(measured) == num_folds:
-            _print_spread(measured)
-            return cli
-
-
-def _print_spread(measured: list[dict[str, float]]) -> None:
-    """Print the mean over folds of every metric, with its standard deviation."""
+            break
     if is_first_process() and measured[0]:
         print(f"mean and standard deviation over {len(measured)} folds")
         for name in measured[0]:
             values = [metrics[name] for metrics in measured if name in metrics]
             spread = f" +- {stdev(values):.2g}" if len(values) > 1 else ""
             print(f"  {name:<12} {fmean(values):.4g}{spread}")
+    return cli

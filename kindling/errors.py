@@ -1,15 +1,12 @@
-"""What is said to a user: one line for what can be mended, and no noise."""
+"""What a user reads: one line for what can be mended, and no noise."""
 
 import difflib
-import inspect
 import logging
 import re
-import sys
 import traceback
 import warnings
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from jsonargparse import ArgumentError
@@ -20,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from datamodules import DataError, DataModule
-from kindling.arguments import CROSS_VALIDATE, SUBCOMMANDS, TRAINER_FLAGS
+from kindling.arguments import CROSS_VALIDATE, SUBCOMMANDS, TRAINER_FLAGS, imported_class, options_of
 from kindling.callbacks import BestCheckpoint, EarlyStopping, TextSamples
 from kindling.runs import command, is_first_process
 from lit_models import LitModule, ModelError
@@ -129,7 +126,7 @@ def explain(error: BaseException, args: Sequence[str] = ()) -> str:
             return f"{match[1]}: in a configuration this is a key of 'trainer:'."
         return f"{match[1]}: a configuration has no such key{_similar(match[1], _flags())}"
     if match := re.search(r"Option '([\w.]+)' is not accepted", text):
-        known = [f"{flag}.{name}" for name in _arguments(cls)]
+        known = [f"{flag}.{name}" for name in options_of(imported_class(cls))]
         name = f"{flag}.{match[1]}"
         return f"{name}: {cls.rpartition('.')[2]} has no such option{_similar(name, known)}"
     if match := re.search(r"invalid choice: '(\S+)'", text):
@@ -159,53 +156,32 @@ def _similar(name: str, known: Iterable[str]) -> str:
 
 
 def _flags() -> list[str]:
-    groups = {
-        **{"early_stopping": EarlyStopping, "checkpoint": BestCheckpoint, "samples": TextSamples},
-        **{"model": LitModule, "data": DataModule},
-    }
-    nested = [f"{group}.{name}" for group, cls in groups.items() for name in _parameters(cls)]
+    callbacks = {"early_stopping": EarlyStopping, "checkpoint": BestCheckpoint, "samples": TextSamples}
+    groups: dict[str, type] = {**callbacks, "model": LitModule, "data": DataModule}
+    nested = [f"{group}.{name}" for group, cls in groups.items() for name in options_of(cls)]
     single = ["config", "ckpt_path", "debug", "help", "print_config", "seed_everything", "optimizer", "lr_scheduler"]
     return [*single, *groups, *nested, *TRAINER_FLAGS, *(f"trainer.{name}" for name in TRAINER_FLAGS)]
 
 
-def _parameters(cls: type) -> set[str]:
-    return {name for base in cls.__mro__ if base is not object for name in inspect.signature(base).parameters}
-
-
-def _arguments(class_path: str) -> set[str]:
-    module, _, name = class_path.rpartition(".")
-    return _parameters(getattr(sys.modules[module], name))
-
-
 def _class_names() -> set[str]:
-    names: set[str] = set()
-    classes: list[type] = [LightningModule, LightningDataModule, Callback, Logger, Optimizer, LRScheduler]
-    while classes:
-        subclasses: list[type] = classes.pop().__subclasses__()
-        names.update(cls.__name__ for cls in subclasses)
-        classes += subclasses
-    return names
+    bases = (LightningModule, LightningDataModule, Callback, Logger, Optimizer, LRScheduler)
+    classes: list[type] = [cls for base in bases for cls in base.__subclasses__()]
+    for cls in classes:  # it grows
+        classes += cls.__subclasses__()
+    return {cls.__name__ for cls in classes}
 
 
-class _StdoutHandler(logging.StreamHandler[Any]):
+class _StdoutHandler(logging.Handler):
     """Prints messages to the standard output of the moment, on the first process alone."""
-
-    @property
-    def stream(self) -> Any:  # noqa: ANN401  # whatever stands for the standard output
-        return sys.stdout
-
-    @stream.setter
-    def stream(self, value: object) -> None:
-        """Ignore the stream of the time when this was made."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message."""
         if is_first_process():
-            super().emit(record)
+            print(self.format(record))
 
 
 def show_messages() -> None:
-    """Print what data modules and models have to say; however often this is called, once."""
+    """Print what data modules and models log; however often this is called, once."""
     for name in ("datamodules", "lit_models"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO)

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from collections.abc import Iterable
 
 import docstring_parser
 
@@ -48,7 +47,7 @@ _FLAGS = {
     "--debug": "show the traceback of a mistake",
 }
 _OPTIONS = {
-    "model": (LitModule, ("lr", "optimizer", "scheduler", "weight_decay", "compile")),
+    "model": (LitModule, ("optimizer", "lr", "weight_decay", "scheduler", "compile")),
     "data": (DataModule, ("batch_size", "val_fraction", "seed")),
 }
 _EXAMPLES = (
@@ -66,7 +65,10 @@ def short_help() -> str:
     """Return the help that fits on two screens."""
     flags = dict(_FLAGS)
     for group, (cls, names) in _OPTIONS.items():
-        flags |= {f"--{group}.{name}": text.lower() for name, text in _options(cls).items() if name in names}
+        params = docstring_parser.parse(inspect.getdoc(cls) or "").params
+        options = {param.arg_name: param.description or "" for param in params}
+        # The first clause says enough.
+        flags |= {f"--{group}.{name}": re.split(r"[,;:.](?:\s|$)", options[name])[0].lower() for name in names}
     sections = {
         "subcommands": _SUBCOMMANDS.items(),
         "models (--model NAME; its flags by --model.help NAME; any other class by its import path)": (
@@ -79,7 +81,9 @@ def short_help() -> str:
     }
     lines = [f"usage: {USAGE.format(program=command())}"]
     for title, rows in sections.items():
-        lines += ["", f"{title}:", *_table(rows)]
+        table = dict(rows)
+        width = max(map(len, table))
+        lines += ["", f"{title}:", *(_cut(f"  {name:<{width}}  {text}", _WIDTH) for name, text in table.items())]
     lines += ["", "examples:"]
     lines += [f"  {command()} {line}".rstrip() + f"  # {what}" for line, what in _EXAMPLES]
     return "\n".join(lines)
@@ -95,23 +99,11 @@ def description() -> str:
     )
 
 
-def _table(rows: Iterable[tuple[str, str]]) -> list[str]:
-    rows = list(rows)
-    width = max(len(name) for name, _ in rows)
-    return [_cut(f"  {name:<{width}}  {text}", _WIDTH) for name, text in rows]
-
-
 def _summary(cls: type) -> str:
     """Return the first line of a class's docstring, without its article and full stop."""
     text = (inspect.getdoc(cls) or "").partition("\n")[0]
     text = re.sub(r"^(The|An?) ", "", text).removesuffix(".")
     return _cut(text[:1].upper() + text[1:], _SUMMARY)
-
-
-def _options(cls: type) -> dict[str, str]:
-    """Return what the options of a class mean, in a few words: the first clause of each in its docstring."""
-    found = docstring_parser.parse(inspect.getdoc(cls) or "").params
-    return {param.arg_name: re.split(r"[,;:.](?:\s|$)", param.description or "")[0] for param in found}
 
 
 def _cut(line: str, width: int) -> str:

@@ -1,7 +1,5 @@
 """The `--optimizer` and `--lr_scheduler` groups: which of them and of the model's own options trains, and a trial."""
 
-import inspect
-import sys
 import warnings
 from typing import Any
 
@@ -9,7 +7,7 @@ import torch
 from jsonargparse import ArgumentError, Namespace
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from kindling.arguments import value_of
+from kindling.arguments import imported_class, options_of, value_of
 from kindling.compatibility import init_args
 from lit_models import LitModule, ModelError
 from lit_models.optim.factory import make_optimizer, make_scheduler
@@ -19,44 +17,25 @@ GROUPS = {"optimizer": ("optimizer", ("lr", "momentum", "weight_decay")), "lr_sc
 
 
 def resolve_groups(config: Namespace, given: Namespace, args: list[str]) -> None:
-    """Let a group that came from a checkpoint give way to the model's own option.
-
-    Args:
-        config: What was parsed, with the defaults; a group that gives way becomes None here.
-        given: What was parsed, without them.
-        args: The command line.
+    """Set to None a group that came from a checkpoint, where the model's own option was given.
 
     Raises:
         ArgumentError: If an option of the model was given that a group hides.
     """
-    by_hand = init_args(given, "model")
-    for group, (own, options) in GROUPS.items():
+    by_hand, options = init_args(given, "model"), options_of(imported_class(config.model.class_path))
+    for group, (own, hidden) in GROUPS.items():
         if group not in given and own in by_hand:
             config[group] = None
-        for name in options if config[group] is not None else ():
+        for name in hidden if config[group] is not None else ():
             # The configuration that a run leaves behind has the defaults as well.
             is_flag = any(value_of(f"--model.{prefix}{name}", args) is not None for prefix in ("", "init_args."))
-            if name in by_hand and (is_flag or by_hand[name] != _default(config.model.class_path, name)):
-                trains = config[group].class_path.rpartition(".")[2]
-                raise ArgumentError(
-                    None,
-                    f"--model.{name}: --{group} {trains} is what trains this model; give --{group}.{name}.",
-                )
-
-
-def _default(class_path: str, name: str) -> Any:  # noqa: ANN401  # whatever an option may be
-    """Return the default of an option of a class that is imported, or of its bases."""
-    module, _, cls = class_path.rpartition(".")
-    signatures = [inspect.signature(base).parameters for base in getattr(sys.modules[module], cls).__mro__]
-    return next((parameters[name].default for parameters in signatures if name in parameters), None)
+            if name in by_hand and (is_flag or by_hand[name] != options[name].default):
+                trains = f"--{group} {config[group].class_path.rpartition('.')[2]}"
+                raise ArgumentError(None, f"--model.{name}: {trains} is what trains this model; give --{group}.{name}.")
 
 
 def try_optimizer(model: LitModule, given: Namespace) -> None:
-    """Take a step with the optimizer and the scheduler of a model, to find values that only torch refuses.
-
-    Args:
-        model: The model that they would train; it stays as it is.
-        given: What was parsed, without the defaults.
+    """Step the optimizer and the scheduler of a model once, on a weight of their own, to find what torch refuses.
 
     Raises:
         ArgumentError: If torch refuses what `--optimizer` or `--lr_scheduler` was given.

@@ -25,7 +25,8 @@ def command() -> str:
 def print_next_steps(trainer: Trainer, best: str) -> None:
     """Print what a finished run reached, and the commands that go on from it."""
     checkpoint = trainer.checkpoint_callback
-    test = [f"{name} {_short(float(value))}" for name, value in trainer.callback_metrics.items() if "test_" in name]
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "test_" in name}
+    test = [f"{name} {value:{'.4f' if abs(value) < 100 else '.6g'}}" for name, value in metrics.items()]
     if best and isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_score is not None:
         print(f"best {checkpoint.monitor} {float(checkpoint.best_model_score):.4g}", *test, sep="  ")
     elif test:
@@ -55,27 +56,21 @@ def _curves(logger: Logger, folder: Path) -> str:
     return str(Path(logger.log_dir) / "metrics.csv") if isinstance(logger, CSVLogger) else ""
 
 
-def _short(value: float) -> str:
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:.6g}"
-
-
 def new_folder(root: Path, name: str) -> Path:
     """Make the folder of a new run, `root/name/version_N`; the processes of a distributed run share one."""
     try:
         (root / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArgumentError(None, f"--default_root_dir {root}: no folder can be made there ({error}).") from error
-    names = [re.fullmatch(r"version_(\d+)", path.name) for path in (root / name).iterdir()]
-    taken = [int(match[1]) for match in names if match]
-    version = max(taken, default=-1)
-    if is_first_process():
-        while True:
-            version += 1
-            try:
-                (root / name / f"version_{version}").mkdir()
-                break
-            except FileExistsError:  # another run was faster
-                continue
+    taken = [re.fullmatch(r"version_(\d+)", path.name) for path in (root / name).iterdir()]
+    version = max((int(match[1]) for match in taken if match), default=-1)
+    while is_first_process():
+        version += 1
+        try:
+            (root / name / f"version_{version}").mkdir()
+            break
+        except FileExistsError:  # another run was faster
+            continue
     return root / name / f"version_{version}"
 
 

@@ -11,17 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import IterableDataset
 
 from datamodules import DataModule
-from kindling.callbacks import (
-    BestCheckpoint,
-    EmbeddingProjector,
-    LastCheckpoint,
-    MaxStepsCheckpointing,
-    MistakeGrid,
-    PredictionWriter,
-    ProgressBar,
-    RNGState,
-    RunSummary,
-)
+from kindling import callbacks as own
 
 # The loader that reads what a subcommand uses.
 LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
@@ -30,12 +20,7 @@ _KINDS = (stock.EarlyStopping, stock.ProgressBar, stock.LearningRateMonitor)
 
 
 def check_data(data: DataModule, subcommand: str, overfits: bool) -> None:
-    """Read what a subcommand uses.
-
-    Args:
-        data: The data.
-        subcommand: `fit`, `validate`, `test` or `predict`.
-        overfits: Whether the same few batches are seen in every epoch.
+    """Read the first of what a subcommand uses; `overfits` says that an epoch sees the same few batches again.
 
     Raises:
         ArgumentError: If there is nothing to read, or nothing that can be read again.
@@ -43,28 +28,20 @@ def check_data(data: DataModule, subcommand: str, overfits: bool) -> None:
     stage = LOADERS[subcommand]
     loader = getattr(data, f"{stage}_dataloader")()
     if loader == []:
-        name = type(data).__name__
-        raise ArgumentError(None, f"{subcommand}: {name} has no {stage} split here; give other data.")
+        raise ArgumentError(None, f"{subcommand}: {type(data).__name__} has no {stage} split here; give other data.")
     if overfits and isinstance(getattr(loader, "dataset", None), IterableDataset):
-        raise ArgumentError(
-            None, "--overfit_batches: a stream has no batches to come back to; give --data.streaming false."
-        )
+        what = "a stream has no batches to come back to"
+        raise ArgumentError(None, f"--overfit_batches: {what}; give --data.streaming false.")
 
 
 def make_callbacks(
     subcommand: str, made: Namespace, model: LightningModule, folder: Path | None, logs: bool
 ) -> list[Callback]:
-    """Return the callbacks of a run, with those that the user gave in the place of ours of the same kind.
+    """Return the callbacks of a run, with those that the user gave in place of ours of the same kind.
 
-    A ModelCheckpoint that monitors a metric takes the place of the best checkpoint, and `best` means it. The last
-    checkpoint is always kept, unless checkpointing is switched off.
-
-    Args:
-        subcommand: `fit`, `validate`, `test` or `predict`.
-        made: What was parsed, with instances of classes.
-        model: The model.
-        folder: The folder of the run, or of the one that is tested; None for a run that leaves nothing.
-        logs: Whether there is a logger.
+    A ModelCheckpoint that monitors a metric replaces the best checkpoint, and `best` means it. The last checkpoint is
+    always kept, unless checkpointing is switched off. `made` is what was parsed, with instances of classes; `folder`
+    is that of the run, or of the one that is tested, and None for a run that leaves nothing.
     """
     trainer = made.trainer
     given: list[Callback] = trainer.callbacks or []
@@ -72,9 +49,9 @@ def make_callbacks(
     saves = subcommand == "fit" and trainer.enable_checkpointing is not False
     ours: list[Callback] = []
     if trainer.enable_progress_bar is not False:
-        ours.append(ProgressBar())
+        ours.append(own.ProgressBar())
     if subcommand == "fit":
-        ours += [MaxStepsCheckpointing(), RNGState(), RunSummary(folder), made.samples]
+        ours += [own.MaxStepsCheckpointing(), own.RNGState(), own.RunSummary(folder), made.samples]
         if made.early_stopping is not None:
             ours.append(made.early_stopping)
         # A constant learning rate needs no curve.
@@ -82,14 +59,13 @@ def make_callbacks(
             ours.append(stock.LearningRateMonitor(logging_interval="epoch"))
     if subcommand in ("fit", "test"):
         tested = None if subcommand == "fit" else folder
-        ours += [MistakeGrid(tested), EmbeddingProjector(tested)]
+        ours += [own.MistakeGrid(tested), own.EmbeddingProjector(tested)]
     if subcommand == "predict":
-        ours.append(PredictionWriter("predictions.csv"))
-    if saves:
-        ours.append(made.checkpoint)
+        ours.append(own.PredictionWriter("predictions.csv"))
     # The best checkpoint comes before any other, so that "best" means it.
-    last = [LastCheckpoint()] if saves else []
-    chosen = [c for c in [*ours, *given, *last] if c in given or not any(_replaces(other, c) for other in given)]
+    best, last = ([made.checkpoint], [own.LastCheckpoint()]) if saves else ([], [])
+    whole = [*ours, *best, *given, *last]
+    chosen = [c for c in whole if c in given or not any(_replaces(other, c) for other in given)]
     for callback in chosen:
         if folder is not None and isinstance(callback, stock.ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(folder / "checkpoints")  # whatever logs there
@@ -100,7 +76,7 @@ def _replaces(given: Callback, ours: Callback) -> bool:
     if type(given) is type(ours):
         return True
     if isinstance(given, stock.ModelCheckpoint):
-        return isinstance(ours, BestCheckpoint) and given.monitor is not None
+        return isinstance(ours, own.BestCheckpoint) and given.monitor is not None
     return any(isinstance(given, kind) and isinstance(ours, kind) for kind in _KINDS)
 
 
@@ -111,14 +87,9 @@ def make_logger(
     model: LightningModule,
     make: Callable[[Namespace], Namespace],
 ) -> Any:  # noqa: ANN401  # what a Trainer takes: one logger or several
-    """Return what logs: in the run's folder unless it was given another, and TensorBoard if nothing else is asked for.
+    """Return what logs: TensorBoard unless `settings`, of `--logger`, name something else; `make` instantiates it.
 
-    Args:
-        settings: What was parsed of `--logger`.
-        folder: The folder of the run.
-        subcommand: `fit`, `validate`, `test` or `predict`.
-        model: The model.
-        make: Makes the classes in a configuration.
+    It logs in the run's folder unless it was given another.
     """
     if settings in (None, True):
         traced = not model.hparams.get("compile")  # what is compiled cannot be traced

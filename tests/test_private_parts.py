@@ -34,7 +34,7 @@ def test_what_is_private_is_there(tmp_path: Path) -> None:
     assert ModelCheckpoint()._last_global_step_saved == 0
     assert list(inspect.signature(ModelCheckpoint._save_checkpoint).parameters) == ["self", "trainer", "filepath"]
     assert EarlyStopping("val_loss").stopping_reason_message is None
-    # kindling/callbacks/summary.py, kindling/callbacks/max_steps.py and datamodules/base.py
+    # kindling/callbacks/summary.py, kindling/callbacks/resuming.py and datamodules/base.py
     trainer = quiet_trainer()
     loop = trainer.fit_loop
     assert (loop.epoch_progress.current.ready, loop.epoch_loop.batch_progress.total.ready) == (0, 0)
@@ -42,7 +42,7 @@ def test_what_is_private_is_there(tmp_path: Path) -> None:
     assert hasattr(loop, "min_epochs")
     assert hasattr(loop.epoch_loop, "min_steps")
     assert trainer.predict_loop.return_predictions is False
-    # kindling/callbacks/max_steps.py, in a checkpoint
+    # kindling/callbacks/resuming.py, in a checkpoint
     saved = torch.load(keep(LitMLP(4), tmp_path / "a.ckpt"), weights_only=True)["loops"]["fit_loop"]
     assert saved["epoch_progress"]["current"].keys() == {"ready", "completed", "started", "processed"}
     assert saved["epoch_loop.batch_progress"]["current"].keys() == {"ready", "completed", "started", "processed"}

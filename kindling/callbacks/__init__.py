@@ -2,14 +2,13 @@
 
 from kindling.callbacks.checkpoints import BestCheckpoint, EarlyStopping, LastCheckpoint
 from kindling.callbacks.layer_statistics import LayerStatistics
-from kindling.callbacks.max_steps import MaxStepsCheckpointing
 from kindling.callbacks.mistakes import MistakeGrid
 from kindling.callbacks.predictions import PredictionWriter
 from kindling.callbacks.progress import ProgressBar
 from kindling.callbacks.projector import EmbeddingProjector
-from kindling.callbacks.rng_state import RNGState
+from kindling.callbacks.resuming import MaxStepsCheckpointing, RNGState
 from kindling.callbacks.samples import TextSamples
-from kindling.callbacks.summary import RunSummary, log_hyperparameters
+from kindling.callbacks.summary import RunSummary
 
 __all__ = [
     "BestCheckpoint",
@@ -24,5 +23,4 @@ __all__ = [
     "RNGState",
     "RunSummary",
     "TextSamples",
-    "log_hyperparameters",
 ]

@@ -1,4 +1,4 @@
-"""When to save, what is best, when to stop; and how an interruption loses nothing."""
+"""Checkpoints, early stopping, and interruptions that lose nothing."""
 
 import math
 import shutil
@@ -18,68 +18,55 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from kindling.runs import command
 
-SECONDS_BETWEEN = 10  # last.ckpt and the next
+SECONDS_BETWEEN = 10  # from one last.ckpt to the next
 
 
 def better(monitor: str) -> str:
-    """Say whether less (`min`) or more (`max`) of a metric is better, by its name."""
+    """Return whether less (`min`) or more (`max`) of a metric is better, by its name."""
     return "max" if monitor.endswith(("acc", "auroc", "f1", "recall1")) else "min"
 
 
 class _Monitored(Callback):
-    """Watches a metric, `val_loss` unless another is asked for, or `train_loss` where nothing is validated."""
+    """Monitors a metric; `val_loss` means `train_loss` where nothing is validated."""
 
+    monitor: Any
     _asked_for = ""
 
     @cached_property
     def state_key(self) -> str:
-        """The key of this callback's state in a checkpoint: kept, as Lightning asks for it several times a step."""
+        """The key of this callback's state in a checkpoint; cached, as Lightning asks for it several times a step."""
         return super().state_key
 
-    def _choose(self, monitor: str, trainer: Trainer, stage: str) -> str:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the metric of a fit, before anything is restored under its name."""
-        if stage != "fit":
-            return monitor
-        self.__dict__.pop("state_key", None)
-        self._asked_for = self._asked_for or monitor
-        unvalidated = self._asked_for == "val_loss" and not trainer.enable_validation
-        return "train_loss" if unvalidated else self._asked_for
+        if stage == "fit" and self.monitor is not None:
+            self.__dict__.pop("state_key", None)
+            self._asked_for = self._asked_for or self.monitor
+            unvalidated = self._asked_for == "val_loss" and not trainer.enable_validation
+            self.monitor = "train_loss" if unvalidated else self._asked_for
+        super().setup(trainer, pl_module, stage)
 
 
 class EarlyStopping(_Monitored, stock.EarlyStopping):
-    """Stops training when a metric no longer improves, or is no number.
+    """Stops training when a metric no longer improves, or is NaN.
 
     Args:
         monitor: The metric; `val_loss` means `train_loss` where there is no validation split.
         patience: How many validations without improvement to wait.
-        min_delta: The smallest change that counts as an improvement.
         mode: `min` if less is better, `max` if more is; by default `max` for accuracy, AUROC, F1 and recall at 1.
         kwargs: Options of Lightning's `EarlyStopping`.
     """
 
-    def __init__(
-        self,
-        monitor: str = "val_loss",
-        patience: int = 10,
-        min_delta: float = 0.0,
-        mode: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        mode = mode or better(monitor)
-        super().__init__(monitor=monitor, patience=patience, min_delta=min_delta, mode=mode, **kwargs)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the metric."""
-        self.monitor = self._choose(self.monitor, trainer, stage)
-        super().setup(trainer, pl_module, stage)
+    def __init__(self, monitor: str = "val_loss", patience: int = 10, mode: str | None = None, **kwargs: Any) -> None:
+        super().__init__(monitor=monitor, patience=patience, mode=mode or better(monitor), **kwargs)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the metric, unless training ended before the first validation could measure it."""
+        """Check the metric, unless training ended before the first validation could measure it."""
         if self._is_measured(trainer):
             super().on_train_epoch_end(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the metric where validation does not wait for the end of the epoch."""
+        """Check the metric where validation does not wait for the end of the epoch."""
         if trainer.state.fn != "fit" or trainer.sanity_checking or self._is_measured(trainer):
             super().on_validation_end(trainer, pl_module)
 
@@ -93,12 +80,12 @@ class EarlyStopping(_Monitored, stock.EarlyStopping):
         return self.monitor in measured
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say why training ended before its time."""
+        """Print why training ended early."""
         if self.stopping_reason_message and trainer.is_global_zero:
             print(f"stopped early: {self.stopping_reason_message}")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the count of epochs without improvement, but be as patient as this run says."""
+        """Restore the count of epochs without improvement, but keep the `patience` of this run."""
         super().load_state_dict({**state_dict, "patience": self.patience, "stopping_reason_message": None})
 
 
@@ -121,14 +108,12 @@ class BestCheckpoint(_Monitored, stock.ModelCheckpoint):
         super().__init__(monitor=monitor, mode=mode or better(monitor), filename=filename, **kwargs)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the metric."""
-        if self.monitor is not None:
-            self.monitor = self._choose(self.monitor, trainer, stage)
+        """Choose the metric, and note what `load_state_dict` needs to know."""
         super().setup(trainer, pl_module, stage)
         self._fits, self._writes = stage == "fit", trainer.is_global_zero
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over which checkpoint is best, and the file itself."""
+        """Restore which checkpoint is best, and copy its file."""
         old = Path(state_dict["best_model_path"])
         if not self._fits or not old.is_file():
             return
@@ -159,20 +144,18 @@ class LastCheckpoint(_Monitored, stock.ModelCheckpoint):
     it at once.
     """
 
+    _between_steps = _whole_step = False
+    _handler: Any = None
+
     def __init__(self) -> None:
         super().__init__(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
-        self._interrupted = False
-        self._between_steps = False
-        self._whole_step = False
-        self._handler: Any = None
-        self._saved_at = -math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep nothing: the last checkpoint of one run means nothing to the next."""
+        """Return nothing: the last checkpoint of one run means nothing to the next."""
         return {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen for Ctrl-C, which only the main thread can; later than Lightning, which puts back what it found."""
+        """Handle Ctrl-C, which only the main thread can; later than Lightning, which restores the handler it found."""
         super().on_train_start(trainer, pl_module)
         self._interrupted = self._between_steps = False
         self._saved_at = -math.inf
@@ -207,8 +190,8 @@ class LastCheckpoint(_Monitored, stock.ModelCheckpoint):
             raise KeyboardInterrupt
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save what an interruption would lose, and say how to go on."""
-        self._stop_listening()
+        """Save what an interruption would lose, and print how to go on."""
+        self._restore_handler()
         if trainer.state.fn != "fit":
             return
         path = self.format_checkpoint_name({})
@@ -224,12 +207,12 @@ class LastCheckpoint(_Monitored, stock.ModelCheckpoint):
             print(f"{kept}; go on with: {command()} {settings}--ckpt_path {path}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the end, and give Ctrl-C back its meaning."""
+        """Save the end, and restore the handler of Ctrl-C."""
         if self._last_global_step_saved != trainer.global_step:
             self._save_checkpoint(trainer, self.format_checkpoint_name({}))
-        self._stop_listening()
+        self._restore_handler()
 
-    def _stop_listening(self) -> None:
+    def _restore_handler(self) -> None:
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._handler)
             self._handler = None

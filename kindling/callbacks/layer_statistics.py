@@ -68,15 +68,8 @@ class LayerStatistics(Callback):
             logger.log_metrics(metrics, step=trainer.global_step)
         self._seen = {}
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Remove the hooks."""
-        self._remove_hooks()
+    def _remove_hooks(self, *args: Any, **kwargs: Any) -> None:
+        while self._hooks:
+            self._hooks.pop().remove()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remove the hooks if the last step left any."""
-        self._remove_hooks()
-
-    def _remove_hooks(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
+    teardown = on_exception = _remove_hooks

@@ -1,46 +1,24 @@
 """The images that a classifier gets wrong with the most confidence."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kindling.callbacks.writer import class_name, open_writer
+from kindling.callbacks.figure import Figure, class_name
 
 # Pixels: the side of an image, the height of its caption, the gap around both. Images in a row.
 CELL, CAPTION, GAP, COLUMNS = 160, 28, 4, 4
 
 
-class MistakeGrid(Callback):
-    """Logs to TensorBoard, after each test, the misclassified images with the highest confidence.
+class MistakeGrid(Figure):
+    """Logs to TensorBoard, after each test, the misclassified images with the highest confidence."""
 
-    In a distributed test they are those of rank 0.
+    # `_found` holds confidence, prediction, label, each `(n,)`, and images `(n, C, H, W)`.
 
-    Args:
-        log_dir: Where TensorBoard's events go if the Trainer has no logger of its own; None for nowhere.
-        count: The largest number of images.
-    """
-
-    def __init__(self, log_dir: str | Path | None = None, count: int = 16) -> None:
-        self.log_dir = log_dir
-        self.count = count
-        self._worst: list[Tensor] = []  # confidence, prediction, label, each `(n,)`, and images `(n, C, H, W)`
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the previous test."""
-        self._worst = []
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, *args: Any
-    ) -> None:
+    def _keep(self, trainer: Trainer, pl_module: LightningModule, outputs: Tensor, x: Tensor, y: Tensor) -> None:
         """Keep the worst mistakes so far."""
-        if not (isinstance(batch, (tuple, list)) and isinstance(outputs, Tensor) and trainer.is_global_zero):
-            return
-        x, y = batch
         # Skip what is not images with class labels, and what models of other kinds return.
         if x.ndim != 4 or x.shape[1] not in (1, 3) or y.is_floating_point() or len(y) != y.numel():
             return
@@ -54,25 +32,25 @@ class MistakeGrid(Callback):
         confidence, prediction = probabilities.max(1)
         confidence = confidence.nan_to_num(0).masked_fill(prediction == y, 0)
         found = _top([confidence, prediction, y, x], self.count)
-        if self._worst:
-            found = _top([torch.cat(pair) for pair in zip(self._worst, found, strict=True)], self.count)
-        self._worst = found
+        if self._found:
+            found = _top([torch.cat(pair) for pair in zip(self._found, found, strict=True)], self.count)
+        self._found = found
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the grid and log it."""
-        if not self._worst or not self._worst[0].any():
+        if not self._found or not self._found[0].any():
             return
-        wrong = self._worst[0] > 0
-        confidence, prediction, label, x = (values[wrong].cpu() for values in self._worst)
+        wrong = self._found[0] > 0
+        confidence, prediction, label, x = (values[wrong].cpu() for values in self._found)
         captions = [
             (f"{share:.2f} {class_name(trainer, guess)}", f"is {class_name(trainer, truth)}")
             for guess, share, truth in zip(prediction.tolist(), confidence.tolist(), label.tolist(), strict=True)
         ]
         grid = draw(x, captions)
-        with open_writer(trainer, self.log_dir) as writer:
+        with self._open_writer(trainer) as writer:
             if writer is not None:
                 writer.add_image("test/mistakes", grid, trainer.global_step, dataformats="HWC")
-        self._worst = []
+        self._found = []
 
 
 def _top(found: list[Tensor], count: int) -> list[Tensor]:

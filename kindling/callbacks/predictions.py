@@ -31,10 +31,6 @@ class PredictionWriter(Callback):
         self.path = Path(path)
         self._part = self.path.with_name(f".{self.path.name}.part")
         self._file: IO[str] | None = None
-        self._keys: dict[str, Iterator[Any]] = {}
-        self._order: Tensor | None = None  # of the predictions: the row of each
-        self._kept: list[Tensor] = []
-        self._rows = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check that there is one process: with several, each would have only its share of the rows.
@@ -48,11 +44,12 @@ class PredictionWriter(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the file."""
         data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
-        self._keys = data.row_keys() if hasattr(data, "row_keys") else {}
+        self._keys: dict[str, Iterator[Any]] = data.row_keys() if hasattr(data, "row_keys") else {}
+        decode = getattr(data, "decode", lambda outputs: {"prediction": outputs.tolist()})
         # A model with outputs of its own kind (texts, similarities) decodes them itself.
-        self._decode = getattr(pl_module, "decode", getattr(data, "decode", _undecoded))
-        self._order = getattr(data, "prediction_order", None)
-        self._kept = []
+        self._decode = getattr(pl_module, "decode", decode)
+        self._order: Tensor | None = getattr(data, "prediction_order", None)  # of the predictions: the row of each
+        self._kept: list[Tensor] = []
         self._rows = 0
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._part.open("w", newline="", encoding="utf-8")
@@ -70,14 +67,13 @@ class PredictionWriter(Callback):
 
     def _write(self, outputs: Tensor) -> None:
         assert self._file is not None
-        size = len(outputs)
-        keys = {name: list(itertools.islice(values, size)) for name, values in self._keys.items()}
+        keys = {name: list(itertools.islice(values, len(outputs))) for name, values in self._keys.items()}
         columns: dict[str, list[Any]] = {**keys, **self._decode(outputs)}
         writer = csv.writer(self._file)
         if self._rows == 0:
             writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
-        self._rows += size
+        self._rows += len(outputs)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the predictions that were kept, and move the file to `path`."""
@@ -102,7 +98,3 @@ class PredictionWriter(Callback):
         if self._file is not None:
             self._file.close()
             self._part.unlink(missing_ok=True)
-
-
-def _undecoded(outputs: Tensor) -> dict[str, list[Any]]:
-    return {"prediction": outputs.tolist()}

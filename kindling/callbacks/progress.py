@@ -8,6 +8,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
+from kindling.callbacks.summary import epoch_metrics
+
 
 class ProgressBar(TQDMProgressBar):
     """Prints one line an epoch with its metrics; in a terminal, also shows Lightning's bar until the epoch ends.
@@ -27,26 +29,18 @@ class ProgressBar(TQDMProgressBar):
         self._printed = self._moved = -float("inf")
 
     def init_train_tqdm(self) -> Tqdm:
-        """Make the bar of an epoch."""
-        return self._make(_count(self.trainer))
+        """Make a bar with the name of the epoch or the subcommand."""
+        stage = self.trainer.state.fn
+        title = _count(self.trainer) if stage == "fit" else str(stage and stage.value)
+        return _Bar(desc=title, disable=self.is_disabled or not sys.stderr.isatty(), leave=False, file=sys.stderr)
+
+    init_test_tqdm = init_predict_tqdm = init_train_tqdm
 
     def init_validation_tqdm(self) -> Tqdm:
         """Make the bar of `validate`; a validation while fitting has none of its own."""
-        return self._make("validate") if self.trainer.state.fn == "validate" else Tqdm(disable=True)
+        return self.init_train_tqdm() if self.trainer.state.fn == "validate" else Tqdm(disable=True)
 
     init_sanity_tqdm = init_validation_tqdm
-
-    def init_test_tqdm(self) -> Tqdm:
-        """Make the bar of `test`."""
-        return self._make("test")
-
-    def init_predict_tqdm(self) -> Tqdm:
-        """Make the bar of `predict`."""
-        return self._make("predict")
-
-    def _make(self, title: str) -> Tqdm:
-        disable = self.is_disabled or not sys.stderr.isatty()
-        return _Bar(desc=title, disable=disable, leave=False, file=sys.stderr)
 
     def _should_update(self, current: int, total: int) -> bool:
         now = time.monotonic()
@@ -94,8 +88,9 @@ class ProgressBar(TQDMProgressBar):
         now = time.monotonic()
         if not self._epoch or (not last and now - self._printed < self.interval):
             return
-        metrics = {name: value for name, value in trainer.callback_metrics.items() if _is_of_an_epoch(name)}
-        values = "  ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items(), key=_training_first))
+        metrics = epoch_metrics(trainer).items()
+        training_first = sorted(metrics, key=lambda metric: not metric[0].startswith("train_"))
+        values = "  ".join(f"{name} {value:.4g}" for name, value in training_first)
         self.print(f"{self._epoch}  {values}  {now - self._started:.0f} s")
         self._epoch, self._printed = "", now
 
@@ -103,14 +98,6 @@ class ProgressBar(TQDMProgressBar):
 class _Bar(Tqdm):
     def set_description(self, *args: Any) -> None:
         """Keep the title; Lightning would set its own."""
-
-
-def _is_of_an_epoch(name: str) -> bool:
-    return name != "train_loss_step" and not name.startswith("lr-")
-
-
-def _training_first(metric: tuple[str, Any]) -> bool:
-    return not metric[0].startswith("train_")
 
 
 def _count(trainer: Trainer) -> str:

@@ -4,48 +4,34 @@ import contextlib
 import io
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from kindling.callbacks.writer import class_name, open_writer
+from kindling.callbacks.figure import Figure, class_name
 
 TAG = "test"
 LARGEST_SPRITE = 8192  # pixels: the longest side of the sprite image that the projector accepts
 
 
-class EmbeddingProjector(Callback):
+class EmbeddingProjector(Figure):
     """Logs to TensorBoard's projector, after each test, the outputs of a model that computes embeddings.
 
-    A point is labeled with its class, and shown as its image where inputs are images. In a distributed test they are
-    those of rank 0.
-
-    Args:
-        log_dir: Where TensorBoard's files go if the Trainer has no logger of its own; None for nowhere.
-        count: The largest number of points, evenly spaced in the test split.
+    A point is labeled with its class, and shown as its image where inputs are images. Points are evenly spaced in the
+    test split.
     """
 
     def __init__(self, log_dir: str | Path | None = None, count: int = 2000) -> None:
-        self.log_dir = log_dir
-        self.count = count
-        self._found: list[tuple[Tensor, Tensor, Tensor]] = []  # embeddings, labels and inputs of each batch
+        super().__init__(log_dir, count)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the previous test."""
-        self._found = []
+    # `_found` holds embeddings, labels and inputs of each batch.
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, *args: Any
-    ) -> None:
+    def _keep(self, trainer: Trainer, pl_module: LightningModule, outputs: Tensor, x: Tensor, y: Tensor) -> None:
         """Keep some of a batch."""
-        if not (getattr(pl_module, "is_embedding", False) and trainer.is_global_zero):
+        if not getattr(pl_module, "is_embedding", False):
             return
-        assert isinstance(outputs, Tensor)
-        assert isinstance(batch, (tuple, list))
-        x, y = batch
         each = math.ceil(self.count / max(1, sum(trainer.num_test_batches)))
         size = min(each, len(y), self.count - sum(len(labels) for _, labels, _ in self._found))
         some = torch.arange(size, device=y.device) * len(y) // max(1, size)
@@ -61,7 +47,7 @@ class EmbeddingProjector(Callback):
         self._found = []
         names = [class_name(trainer, int(label)) for label in labels]
         # A repeated test replaces the points of the previous one; SummaryWriter prints a warning.
-        with open_writer(trainer, self.log_dir) as writer, contextlib.redirect_stdout(io.StringIO()):
+        with self._open_writer(trainer) as writer, contextlib.redirect_stdout(io.StringIO()):
             if writer is not None:
                 writer.add_embedding(embeddings, names, images, trainer.global_step, TAG)
 

@@ -68,20 +68,18 @@ class TextSamples(Callback):
         if not (self._prompts and whole and trainer.is_global_zero) or self._step == trainer.global_step:
             return
         self._step = trainer.global_step
-        self._samples = self._generate(trainer, pl_module)
+        self._samples = self._generate(trainer.datamodule, pl_module)  # type: ignore[attr-defined]
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for number, sample in enumerate(self._samples):
                     logger.experiment.add_text(f"samples/{number}", preformatted(sample), trainer.global_step)
 
-    def _generate(self, trainer: Trainer, pl_module: LightningModule) -> list[str]:
-        model: Any = pl_module
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    def _generate(self, data: Any, model: Any) -> list[str]:  # noqa: ANN401  # whatever has `decode` and `generate`
         texts = []
         for prompt, ids in self._prompts:
-            generator = torch.Generator(pl_module.device).manual_seed(SEED)
+            generator = torch.Generator(model.device).manual_seed(SEED)
             try:
-                new = model.generate(ids[None].to(pl_module.device), self.length, generator=generator)
+                new = model.generate(ids[None].to(model.device), self.length, generator=generator)
             except FloatingPointError:  # the model has diverged; early stopping reports it and ends the training
                 return []
             texts.append(prompt + data.decode(new.cpu())["prediction"][0])

@@ -29,20 +29,17 @@ class RunSummary(Callback):
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = folder
         self.summary: dict[str, Any] = {}
-        self._start = 0.0
-        self._first_batch = 0
         self._folder: str | Path | None = None
-        self._best_score: float | None = None
-        self._best: dict[str, float] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start the clock, before the work that a model may do ahead of its first step."""
         if stage == "fit":
             self._start, self._folder, self.summary = time.monotonic(), None, {}
+            self._best: dict[str, float] = {}
+            self._best_score: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print which model is trained on which data."""
-        self._best, self._best_score = {}, None
         # Now, as all processes of a distributed run must ask for it together.
         self._folder = self.folder or trainer.log_dir
         self._first_batch = _batches(trainer)
@@ -110,8 +107,7 @@ class RunSummary(Callback):
             "peak_memory_mib": _peak_memory(pl_module.device),
             "versions": {
                 "python": platform.python_version(),
-                "torch": torch.__version__,
-                "lightning": lightning.__version__,
+                **{package.__name__: str(package.__version__) for package in (torch, lightning)},
             },
         }
         self._dump(trainer)
@@ -149,14 +145,16 @@ def _peak_memory(device: torch.device) -> float | None:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
 
 
+def epoch_metrics(trainer: Trainer) -> dict[str, float]:
+    """Return the metrics of an epoch; neither a single step's loss nor the learning rate is one."""
+    metrics = trainer.callback_metrics.items()
+    return {name: float(value) for name, value in metrics if name != "train_loss_step" and not name.startswith("lr-")}
+
+
 def _numbers(trainer: Trainer, prefix: str = "") -> dict[str, float]:
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
-    # JSON has no NaN, and neither a single step's loss nor the learning rate is a result.
-    return {
-        name: value
-        for name, value in metrics.items()
-        if math.isfinite(value) and name != "train_loss_step" and not name.startswith("lr-")
-    }
+    # JSON has no NaN.
+    metrics = epoch_metrics(trainer).items()
+    return {name: value for name, value in metrics if name.startswith(prefix) and math.isfinite(value)}
 
 
 def _name(trainer: Trainer) -> str:
