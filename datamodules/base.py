@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from datamodules.errors import DataError
 from datamodules.features import EVALUATION_BATCHES as EVALUATION_BATCHES
 from datamodules.features import AugmentingDataModule
-from datamodules.holdout import Holdout
-from datamodules.holdout import Stage as Stage
 from datamodules.sampler import BatchSampler, Samples, Split
-from datamodules.splits import class_weights, downsample
+from datamodules.splits import Holdout, class_weights, downsample
+from datamodules.splits import Stage as Stage
 from datamodules.statistics import image_moments, moments
 
 TaskName = Literal["regression", "binary", "multiclass", "next_token"]

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datamodules.holdout import Stage
 from datamodules.sampler import Annotated, Samples, Split
+from datamodules.splits import Stage
 
 Change = Callable[[Tensor], Tensor]
 

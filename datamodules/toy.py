@@ -3,7 +3,6 @@
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from datamodules.base import DataModule, Stage, TaskName
 from datamodules.sampler import Samples
@@ -35,7 +34,7 @@ class ToyDataModule(DataModule):
         super().__init__(**kwargs)
         self.name = name
         self.task = _TASKS[name]
-        self._table = _line() if name == "line" else _from_sklearn(name)
+        self._table = _load(name)
         self.class_names = self._table[1]
         self.input_shape = (self._table[0].x.shape[1],)
         self.num_outputs = len(self.class_names) if self.class_names and self.task == "multiclass" else 1
@@ -47,23 +46,18 @@ class ToyDataModule(DataModule):
         return {"train": self._table[0]}
 
 
-def _line() -> tuple[Samples, None]:
-    x = torch.tensor([[1.0], [2.0], [3.0]])
-    return Samples(x, 2 * x[:, 0]), None
-
-
-def _from_sklearn(name: ToyName) -> tuple[Samples, list[str] | None]:
+def _load(name: ToyName) -> tuple[Samples, list[str] | None]:
+    """Return the samples, and the names of the classes."""
+    if name == "line":
+        x = torch.tensor([[1.0], [2.0], [3.0]])
+        return Samples(x, 2 * x[:, 0]), None
     from sklearn import datasets  # takes a second, which a command line's help need not wait for
 
     if name == "make_regression":
         x, y = datasets.make_regression(n_samples=1000, n_features=20, n_informative=10, noise=10.0, random_state=0)
-        return Samples(_float32(x), _float32(y)), None
+        return Samples(torch.from_numpy(x).float(), torch.from_numpy(y).float()), None
     table = getattr(datasets, f"load_{name}")()
+    x, y = torch.from_numpy(table.data).float(), torch.from_numpy(table.target)
     if _TASKS[name] == "regression":
-        return Samples(_float32(table.data), _float32(table.target)), None
-    classes = [str(label) for label in table.target_names]
-    return Samples(_float32(table.data), torch.from_numpy(table.target).long()), classes
-
-
-def _float32(array: Any) -> Tensor:  # noqa: ANN401  # a NumPy array; scikit-learn ships no types
-    return torch.from_numpy(array).float()
+        return Samples(x, y.float()), None
+    return Samples(x, y.long()), [str(label) for label in table.target_names]

@@ -14,15 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.errors import DataError, check_names, listed
-from datamodules.holdout import Holdout
+from datamodules.splits import Holdout
 from datamodules.statistics import moments
 from datamodules.tables.dialect import Dialect
 from datamodules.tables.files import Part, TableFiles
-from datamodules.tables.fitting import fit
 from datamodules.tables.labeled import LabeledDataModule
-from datamodules.tables.preprocessing import TablePreprocessor
-from datamodules.tables.source import TableInMemory, TableSource
-from datamodules.tables.streamed import StreamedTable
+from datamodules.tables.preprocessing import TablePreprocessor, fit
+from datamodules.tables.source import StreamedTable, TableInMemory, TableSource
 from datamodules.tables.streaming import TableStream
 from datamodules.tables.values import Kind, TaskName, sort_key, texts
 from datamodules.user_data import physical_memory

@@ -59,12 +59,7 @@ def open_bytes(file: Path) -> IO[bytes]:
 
 
 def complete(file: Path, given: Dialect, may_have_one: bool = False) -> Dialect:
-    """Infer the missing parts of a dialect from the beginning of a file.
-
-    Args:
-        file: The file.
-        given: The given parts.
-        may_have_one: Whether the table may have a single column.
+    """Infer the missing parts of a dialect from the beginning of a file, of one column only if it `may_have_one`.
 
     Raises:
         DataError: If it is not text, is not of this encoding, or has one column only.
@@ -93,22 +88,17 @@ def complete(file: Path, given: Dialect, may_have_one: bool = False) -> Dialect:
 
 
 def beginning(file: Path, encoding: str | None) -> tuple[str, str, bool]:
-    """Decode the beginning of a text file, plain or gzip.
-
-    Args:
-        file: The file.
-        encoding: Python's name of its encoding, if given.
-
-    Returns:
-        The encoding, the text, and whether that is the whole text.
+    """Decode the beginning of a text file, plain or gzip; return its encoding, the text, and whether it is the whole.
 
     Raises:
         DataError: If it is not text, is empty, or is not of this encoding.
     """
     with _unpacked(file), open_bytes(file) as stream:
         sample = stream.read(SAMPLE)
-    encoding = encoding or _encoding(sample)
-    if encoding == "utf-8-sig" and _is_binary(sample):
+    is_utf16 = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = encoding or ("utf-16" if is_utf16 else "utf-8-sig")
+    controls = re.findall(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]", sample[:4096])
+    if encoding == "utf-8-sig" and (b"\0" in sample or len(controls) > 1):
         line = sample[: max(sample.find(b"\0"), 0)].count(b"\n") + 1
         what = f"a NUL byte in line {line}" if b"\0" in sample else "control characters"
         raise DataError(f"{file}: this is not text ({what})", "give a text file, or a CSV, TSV or Parquet file")
@@ -168,14 +158,6 @@ def _reader(lines: Iterable[str], delimiter: str, quote: str) -> Iterator[list[s
 
 def _unclosed(file: Path, quote: str) -> DataError:
     return DataError(f"{file}: a quote ({quote}) is opened and not closed", "close it, or give another `quote`")
-
-
-def _encoding(sample: bytes) -> str:
-    return "utf-16" if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-
-
-def _is_binary(sample: bytes) -> bool:
-    return b"\0" in sample or len(re.findall(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]", sample[:4096])) > 1
 
 
 def _quote(text: str) -> str:

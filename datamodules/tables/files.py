@@ -1,7 +1,7 @@
 """Tables on disk: found, detected from the content, parsed once, and cached as columns."""
 
-import contextlib
 import hashlib
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,16 +19,17 @@ from datamodules.cache import Cache
 from datamodules.errors import DataError, check_names
 from datamodules.files import find_files
 from datamodules.tables.dialect import GZIP, MISSING, Dialect, complete, header, is_number, magic, rows
-from datamodules.tables.parquet import is_parquet, open_parquet, read_parquet
 from datamodules.tables.reader import (
     BLOCK,
     WrongTypeError,
     batches,
     check_same_columns,
     column_types,
+    is_parquet,
     join,
     mixed_columns,
     parse,
+    read_parquet,
     tidy,
 )
 from datamodules.tables.values import not_a_number
@@ -107,7 +108,8 @@ class TableFiles:
     def names(self) -> list[str]:
         """The names of the columns."""
         if self.is_parquet:
-            return list(open_parquet(self.files[0]).schema_arrow.names)
+            names: list[str] = read_parquet(self.files[0], lambda parquet: parquet.schema_arrow.names)
+            return names
         return self._header(self.files[0])[0]
 
     def _header(self, file: Path) -> tuple[list[str], int]:
@@ -122,14 +124,18 @@ class TableFiles:
         if twice:
             raise DataError(f"{self.files[0]}: there are {self.names.count(twice[0])} columns named {twice[0]!r}")
         for file in self.files[1:]:
-            names = open_parquet(file).schema_arrow.names if self.is_parquet else self._header(file)[0]
+            names = (
+                read_parquet(file, lambda parquet: parquet.schema_arrow.names)
+                if self.is_parquet
+                else self._header(file)[0]
+            )
             check_same_columns(names, self.names, file, self.files[0])
 
     def read(self) -> pa.Table:
         """Read the whole table, real numbers as float32; `keep` then caches what had to be parsed."""
         self._check_columns()
         if self.is_parquet:
-            parts = [tidy(read_parquet(file), self.text) for file in self.files]
+            parts = [tidy(read_parquet(file, lambda parquet: parquet.read()), self.text) for file in self.files]
             if not sum(map(len, parts)):
                 raise DataError(f"{self.files[0]}: there is no row of data")
             return join(parts).combine_chunks()
@@ -154,7 +160,7 @@ class TableFiles:
             self._parsed = None
 
     def as_parquet(self) -> list[Path]:
-        """Give Parquet files of the table, made in bounded memory and kept in the cache if it is not Parquet already.
+        """Return Parquet files of the table, made in bounded memory and kept in the cache if it is not Parquet already.
 
         Raises:
             DataError: If a column that begins with numbers has text in it.
@@ -203,33 +209,21 @@ class TableFiles:
         return DataError(f"{self.files[0]}: column {name} has text among its numbers")
 
     def _write(self, path: Path, tables: Iterable[pa.Table]) -> None:
-        writer = None
-        try:
-            for table in tables:
-                if writer is None:
-                    text = [field.name for field in table.schema if pa.types.is_string(field.type)]
-                    writer = pq.ParquetWriter(
-                        path, table.schema, compression="none", use_dictionary=text, write_statistics=False
-                    )
+        tables = iter(tables)
+        first = next(tables, None)
+        if first is None:
+            raise DataError(f"{self.files[0]}: there is a header, but no row of data.")
+        text = [field.name for field in first.schema if pa.types.is_string(field.type)]
+        options = {"compression": "none", "use_dictionary": text, "write_statistics": False}
+        with pq.ParquetWriter(path, first.schema, **options) as writer:
+            for table in itertools.chain([first], tables):
                 writer.write_table(table, row_group_size=max(1, BLOCK // (8 * max(1, table.num_columns))))
-            if writer is None:
-                raise DataError(f"{self.files[0]}: there is a header, but no row of data.")
-            writer.close()
-            writer = None
-        finally:
-            if writer is not None:
-                _close(writer)
 
     def where(self, row: int, column: str) -> str:
-        """Return the place of a value in the files, with its text.
-
-        Args:
-            row: The row of the table, counted from 0 through all files.
-            column: The name of the column.
-        """
+        """Return the place of a value in the files, with its text; rows count from 0 through all files."""
         if self.is_parquet:
             for file in self.files:
-                size = open_parquet(file).metadata.num_rows
+                size = read_parquet(file, lambda parquet: parquet.metadata.num_rows)
                 if row < size:
                     return f"{file}, row {row + 1}, column {column}"
                 row -= size
@@ -276,8 +270,3 @@ def _digest(file: Path) -> str:
 
     with ThreadPoolExecutor() as pool:
         return hashlib.sha256(b"".join(pool.map(one, range(0, file.stat().st_size, BLOCK // 2)))).hexdigest()
-
-
-def _close(writer: pq.ParquetWriter) -> None:
-    with contextlib.suppress(OSError):  # the disk that was full is full for the end of the file too
-        writer.close()

@@ -1,15 +1,16 @@
-"""Parses text into columns of an Arrow table."""
+"""Reads text and Parquet files into Arrow tables."""
 
 import codecs
 import io
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 
 from datamodules.errors import DataError
 from datamodules.tables.dialect import GZIP, MISSING, SAMPLE, Dialect, check_rows, magic, open_bytes
@@ -24,23 +25,23 @@ class WrongTypeError(Exception):
         self.column = column
 
 
-def _read_options(dialect: Dialect, names: list[str], lines: int, **kwargs: Any) -> pacsv.ReadOptions:
+def _options(
+    dialect: Dialect, names: list[str], lines: int, types: dict[str, pa.DataType], multiline: bool = True, **kwargs: Any
+) -> dict[str, Any]:
+    """Return pyarrow's options, all three kinds; `kwargs` are those of reading."""
     utf8 = codecs.lookup(str(dialect.encoding)).name.startswith("utf-8")
     encoding = "utf8" if utf8 else dialect.encoding
-    return pacsv.ReadOptions(column_names=names, skip_rows=lines, encoding=encoding, **kwargs)
-
-
-def _convert_options(dialect: Dialect, types: dict[str, pa.DataType]) -> pacsv.ConvertOptions:
-    return pacsv.ConvertOptions(
-        column_types=types,
-        null_values=[*MISSING, *dialect.missing_values],
-        strings_can_be_null=dialect.text_can_be_missing,
-        decimal_point=dialect.decimal,
-    )
-
-
-def _parse_options(dialect: Dialect, multiline: bool) -> pacsv.ParseOptions:
-    return pacsv.ParseOptions(delimiter=dialect.delimiter, quote_char=dialect.quote, newlines_in_values=multiline)
+    parse = {"delimiter": dialect.delimiter, "quote_char": dialect.quote, "newlines_in_values": multiline}
+    return {
+        "read_options": pacsv.ReadOptions(column_names=names, skip_rows=lines, encoding=encoding, **kwargs),
+        "parse_options": pacsv.ParseOptions(**parse),
+        "convert_options": pacsv.ConvertOptions(
+            column_types=types,
+            null_values=[*MISSING, *dialect.missing_values],
+            strings_can_be_null=dialect.text_can_be_missing,
+            decimal_point=dialect.decimal,
+        ),
+    }
 
 
 def _stream(file: Path) -> pa.NativeFile:
@@ -48,14 +49,7 @@ def _stream(file: Path) -> pa.NativeFile:
 
 
 def column_types(file: Path, dialect: Dialect, names: list[str], lines: int) -> dict[str, pa.DataType]:
-    """Infer the types of the columns that have a value in the beginning of a file.
-
-    Args:
-        file: The file.
-        dialect: How it is written.
-        names: The names of its columns.
-        lines: How many lines precede the rows.
-    """
+    """Infer the types of the columns, `names`, that have a value in the beginning of a file, after so many `lines`."""
     with open_bytes(file) as stream:
         sample = stream.read(SAMPLE)
     text = codecs.getincrementaldecoder(str(dialect.encoding))().decode(sample)
@@ -63,12 +57,7 @@ def column_types(file: Path, dialect: Dialect, names: list[str], lines: int) -> 
         text = text[: text.rfind("\n") + 1]
     utf8 = replace(dialect, encoding="utf-8")
     try:
-        table = pacsv.read_csv(
-            io.BytesIO(text.encode()),
-            _read_options(utf8, names, lines),
-            _parse_options(utf8, multiline=True),
-            _convert_options(utf8, {}),
-        )
+        table = pacsv.read_csv(io.BytesIO(text.encode()), **_options(utf8, names, lines, {}))
     except pa.ArrowInvalid:  # reading the whole file raises an error with the place
         return {}
     types = {field.name: field.type for field in tidy(table).schema}
@@ -76,14 +65,9 @@ def column_types(file: Path, dialect: Dialect, names: list[str], lines: int) -> 
 
 
 def parse(file: Path, dialect: Dialect, names: list[str], lines: int, text: Collection[str] = ()) -> pa.Table:
-    """Parse a whole text table on all cores.
+    """Parse a whole text table, the rows after so many `lines`, on all cores.
 
-    Args:
-        file: The file.
-        dialect: How it is written.
-        names: The names of its columns.
-        lines: How many lines precede the rows.
-        text: Columns of text, though they may look like numbers.
+    Columns in `text` are text, though they may look like numbers.
 
     Raises:
         DataError: If it cannot be parsed, or has no row.
@@ -95,12 +79,7 @@ def parse(file: Path, dialect: Dialect, names: list[str], lines: int, text: Coll
     for types, multiline in (({**floats, **given}, False), (given, False), (given, True)):
         try:
             with _stream(file) as stream:
-                table = pacsv.read_csv(
-                    stream,
-                    _read_options(dialect, names, lines),
-                    _parse_options(dialect, multiline),
-                    _convert_options(dialect, types),
-                )
+                table = pacsv.read_csv(stream, **_options(dialect, names, lines, types, multiline))
             break
         except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
             failed = error
@@ -123,15 +102,8 @@ def batches(
         DataError: If it cannot be parsed.
     """
     try:
-        with (
-            _stream(file) as stream,
-            pacsv.open_csv(
-                stream,
-                _read_options(dialect, names, lines, block_size=BLOCK),
-                _parse_options(dialect, multiline=True),
-                _convert_options(dialect, types),
-            ) as reader,
-        ):
+        options = _options(dialect, names, lines, types, block_size=BLOCK)
+        with _stream(file) as stream, pacsv.open_csv(stream, **options) as reader:
             for batch in reader:
                 yield tidy(pa.Table.from_batches([batch]))
     except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
@@ -204,3 +176,31 @@ def mixed_columns(parts: list[pa.Table]) -> list[str]:
 
 def _is_numeric(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+
+
+def is_parquet(file: Path) -> bool:
+    """Whether a file is Parquet, by its first bytes.
+
+    Raises:
+        DataError: If it is empty, or a zip archive.
+    """
+    with file.open("rb") as stream:
+        start = stream.read(8)
+    if not start:
+        raise DataError(f"{file}: the file is empty")
+    if start.startswith(b"PK\x03\x04"):
+        raise DataError(f"{file}: this is a zip archive or an Excel sheet", "save it as CSV")
+    return start.startswith(b"PAR1")
+
+
+def read_parquet(file: Path, read: Callable[[pq.ParquetFile], Any]) -> Any:  # noqa: ANN401  # as `read` returns
+    """Open a Parquet file, and read something from it.
+
+    Raises:
+        DataError: If it is damaged.
+    """
+    try:
+        with pq.ParquetFile(file) as parquet:
+            return read(parquet)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{file}: a damaged Parquet file ({str(error).partition(chr(10))[0]})") from error

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from datamodules.tables.values import Where, encode_target, is_missing
 BUFFER = 2**25  # bytes of encoded rows that are shuffled together; two such buffers are held at a time
 
 
+@dataclass(eq=False)
 class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
     """Whole batches of one split of a table, read row group by row group.
 
@@ -34,43 +36,33 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
         target: Name of the target; None for inputs alone.
         class_names: The classes of the target, if it has any.
         stage: The split.
-        counts: How many rows of the split each row group has; None for all rows.
+        counts: How many rows of the split each row group has.
         division: How rows are divided; None if all are in this split.
         batch_size: Rows in a batch.
         shuffle: Whether the order is random.
         seed: Seed of the order.
         where: Returns the place of a value, for messages.
+        epoch: The epoch, which determines the order.
+        start: How many batches the next epoch skips, as an interrupted run has seen them.
+        rank: Which process of a distributed run this is.
+        num_ranks: How many there are.
     """
 
-    def __init__(
-        self,
-        table: RowGroups,
-        columns: TablePreprocessor,
-        target: str | None,
-        class_names: list[str] | None,
-        stage: str,
-        counts: NDArray[np.int64] | None,
-        division: Division | None,
-        batch_size: int,
-        shuffle: bool,
-        seed: int,
-        where: Where,
-    ) -> None:
-        super().__init__()
-        self.table = table
-        self.columns = columns
-        self.target = target
-        self.class_names = class_names
-        self.stage = stage
-        self.counts = np.array([group.size for group in table.groups]) if counts is None else counts
-        self.division = division
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.where = where
-        self.epoch = 0
-        self.start = 0  # how many batches the next epoch skips, as an interrupted run has seen them
-        self.rank, self.num_ranks = 0, 1
+    table: RowGroups
+    columns: TablePreprocessor
+    target: str | None
+    class_names: list[str] | None
+    stage: str
+    counts: NDArray[np.int64]
+    division: Division | None
+    batch_size: int
+    shuffle: bool
+    seed: int
+    where: Where
+    epoch: int = 0
+    start: int = 0
+    rank: int = 0
+    num_ranks: int = 1
 
     @property
     def samples(self) -> RowGroups:

@@ -22,17 +22,15 @@ NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 
 def kind_of(values: pa.ChunkedArray, name: str, where: Where, remedy: str = "") -> Kind | None:
-    """Infer what a column holds from its type and, if that is text, from the text.
-
-    Returns:
-        The kind; None if it cannot be learned from.
+    """Infer what a column holds from its type and, if that is text, from the text; None if it cannot be learned from.
 
     Raises:
         DataError: If it is text, and nearly all of it are numbers; `remedy` is what to do about that.
     """
     if pa.types.is_temporal(values.type) and not pa.types.is_duration(values.type):
         return "date"
-    if is_number_type(values.type) or pa.types.is_null(values.type):
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
+    if any(test(values.type) for test in tests):
         return "number"
     if not pa.types.is_string(values.type):
         return None
@@ -59,33 +57,19 @@ def type_name(kind: pa.DataType) -> str:
 
 def count_distinct(values: pa.ChunkedArray) -> int | None:
     """Count the distinct values of a column; None where Arrow cannot compare them (lists and the like)."""
-    if kind_is_nested(values.type):
+    tests = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_duration)
+    if any(test(values.type) for test in tests):
         return None
     count: int = pc.count_distinct(values, mode="only_valid").as_py()
     return count
 
 
-def kind_is_nested(kind: pa.DataType) -> bool:
-    """Whether a type is one of lists, structures, bytes or durations, which cannot be learned from."""
-    return bool(
-        pa.types.is_nested(kind)
-        or pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_duration(kind)
-    )
-
-
 def numbers(values: pa.ChunkedArray, name: str, where: Where, remedy: str = "") -> NDArray[np.floating[Any]]:
-    """Return a column as numbers, NaN where it is missing: integers and times as float64, others as float32.
-
-    Args:
-        values: The column.
-        name: Its name.
-        where: Returns the place of a value, for messages.
-        remedy: What to do about text, besides correcting it.
+    """Return a column as numbers, NaN where it is missing: integers and times as float64, others as float32; `(N,)`.
 
     Raises:
-        DataError: If there is text, infinity, or a number that float32 cannot hold.
+        DataError: If there is text (`remedy` is what to do besides correcting it), infinity, or a number that float32
+            cannot hold.
     """
     kind = values.type
     if pa.types.is_string(kind):
@@ -162,11 +146,6 @@ def is_number_text(text: str | None) -> bool:
     return text is not None and re.match(NUMBER, text) is not None
 
 
-def is_number_type(kind: pa.DataType) -> bool:
-    """Whether a type is one of numbers, or of 0 and 1."""
-    return any(test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean))
-
-
 def natural(text: str) -> tuple[int, float, str]:
     """Sort key: numbers by their size, then text."""
     return (0, float(text), text) if is_number_text(text) else (1, 0.0, text)
@@ -222,11 +201,7 @@ def infer_target(
 
 
 def encode_target(
-    values: pa.ChunkedArray,
-    name: str,
-    class_names: list[str] | None,
-    where: Where,
-    option: str = "target",
+    values: pa.ChunkedArray, name: str, class_names: list[str] | None, where: Where, option: str = "target"
 ) -> NDArray[np.float32] | NDArray[np.int64]:
     """Convert targets to class indices, int64, or values in their own unit, float32; shape `(N,)`.
 

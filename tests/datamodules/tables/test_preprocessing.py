@@ -12,9 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules import DataError
-from datamodules.tables import fitting
-from datamodules.tables.fitting import fit
-from datamodules.tables.preprocessing import Column, TablePreprocessor, describe
+from datamodules.tables import preprocessing
+from datamodules.tables.preprocessing import Column, TablePreprocessor, describe, fit
 from datamodules.tables.values import Kind
 
 
@@ -76,7 +75,7 @@ def test_what_is_held_out_changes_nothing_that_is_fitted(messy: pa.Table) -> Non
 
 
 def test_what_is_held_out_does_not_choose_among_too_many_categories(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "MAX_CATEGORIES", 2)
+    monkeypatch.setattr(preprocessing, "MAX_CATEGORIES", 2)
     train = ["a", "b", "c"] * 10
     states = [
         _fit(_table(c=held_out + train), range(3, 33), c="category").to_state()
@@ -214,7 +213,7 @@ def test_a_rare_category_counts_as_unseen(size: int, least: int) -> None:
 
 
 def test_the_most_frequent_categories_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "MAX_CATEGORIES", 2)
+    monkeypatch.setattr(preprocessing, "MAX_CATEGORIES", 2)
     assert _one(["a"] * 3 + ["b"] * 5 + ["c"] * 4).categories == ["b", "c"]
 
 
