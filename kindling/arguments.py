@@ -18,6 +18,7 @@ SUBCOMMANDS = ("fit", "validate", "test", "predict")
 CROSS_VALIDATE = "cross_validate"  # a fit for each fold
 TRAINER_FLAGS = sorted(inspect.signature(Trainer.__init__).parameters.keys() - {"self"})
 
+_OF_TRAINER = re.compile(rf"^--(?=({'|'.join(TRAINER_FLAGS)})([.=+]|$))")
 # Flags whose values name classes or files: `--flag value`, `--flag=value`, and `+=` to add one more.
 _NAMING = re.compile(r"--(trainer\.callbacks|trainer\.logger|config)(\+?)(?:=(.*))?", re.DOTALL)
 
@@ -36,13 +37,8 @@ def expand(args: list[str]) -> list[str]:
     subcommand = args.pop(start) if has_subcommand else "fit"
     if "--help_all" in args:
         return ["fit", "--help"]
-    args = [f"--trainer.{arg[2:]}" if _is_of_trainer(arg) else arg for arg in args]
+    args = [_OF_TRAINER.sub("--trainer.", arg) for arg in args]
     return [subcommand, *_spelled(args, "fit" if subcommand == CROSS_VALIDATE else subcommand)]
-
-
-def _is_of_trainer(arg: str) -> bool:
-    match = re.match(r"--(\w+)(?=[.=+]|$)", arg)
-    return match is not None and match[1] in TRAINER_FLAGS
 
 
 def value_of(flag: str, args: list[str]) -> str | None:

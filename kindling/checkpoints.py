@@ -22,10 +22,7 @@ IMPORTED = {"class_path", "student", "encoder", "teacher_class", "tokenizer", "t
 
 
 def public_address(path: str) -> str:
-    """Return the address by which files name a class: `lit_models.LitMLP` for `lit_models.mlp.LitMLP`.
-
-    A path that is none of ours is returned as it is.
-    """
+    """Return the public address of a class of ours: `lit_models.LitMLP` for `lit_models.mlp.LitMLP`; else the path."""
     package = PACKAGES.get(path.partition(".")[0])
     name = path.rpartition(".")[2]
     return f"{package.__name__}.{name}" if package and name in package.__all__ else path

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from jsonargparse import ArgumentError, Namespace
@@ -15,8 +16,7 @@ from kindling.arguments import CROSS_VALIDATE, SUBCOMMANDS, expand, value_of
 from kindling.callbacks import BestCheckpoint, EarlyStopping, RunSummary, TextSamples
 from kindling.callbacks.summary import log_hyperparameters
 from kindling.checkpoints import Checkpoint, find_checkpoint, import_named, newest_checkpoint, read_trusted
-from kindling.compatibility import init_args, link, load_data_state, prepare, without_inferred
-from kindling.cross_validation import cross_validate, hold_out
+from kindling.compatibility import hold_out, init_args, link, load_data_state, prepare, without_inferred
 from kindling.errors import USER_ERRORS, explain, filter_warnings, is_mistake, show_messages
 from kindling.help import USAGE, description, short_help
 from kindling.optimizers import GROUPS, resolve_groups, try_optimizer
@@ -226,6 +226,27 @@ def _name(config: Any) -> str:  # noqa: ANN401  # a dict or a Namespace
     return str(config["class_path"]).rpartition(".")[2]
 
 
+def _cross_validate(args: list[str]) -> KindlingCLI:
+    """Fit once for every fold, and print the mean and the spread of what each is measured by."""
+    measured: list[dict[str, float]] = []
+    while True:
+        cli = KindlingCLI(args, fold=len(measured))
+        # The fold is the test split, or the validation split where the data have a test split of their own.
+        measured.append(cli.summary.summary.get("test" if cli.datamodule.tests_fold else "best", {}))
+        num_folds = cli.datamodule.num_folds
+        if is_first_process():
+            print(f"fold {len(measured)} of {num_folds}:", *(f"{k} {v:.4g}" for k, v in measured[-1].items()), sep="  ")
+        if len(measured) == num_folds:
+            break
+    if is_first_process() and measured[0]:
+        print(f"mean and standard deviation over {len(measured)} folds")
+        for name in measured[0]:
+            found = [metrics[name] for metrics in measured if name in metrics]
+            spread = f" +- {stdev(found):.2g}" if len(found) > 1 else ""
+            print(f"  {name:<12} {fmean(found):.4g}{spread}")
+    return cli
+
+
 def main(args: list[str] | None = None) -> KindlingCLI:
     """Run a command line.
 
@@ -249,7 +270,7 @@ def main(args: list[str] | None = None) -> KindlingCLI:
             raise SystemExit(0)
         args = expand([arg for arg in args if arg != "--debug"])
         if args[0] == CROSS_VALIDATE:
-            return cross_validate(lambda fold: KindlingCLI(["fit", *args[1:]], fold))
+            return _cross_validate(["fit", *args[1:]])
         return KindlingCLI(args)
     except Exception as error:
         if debug or not is_mistake(error):

@@ -25,6 +25,8 @@ LINKED = (
 # What the model's weights say of how images are prepared, under the names of the data's arguments.
 PREPARED = ("image_size", "resize_size", "interpolation")
 
+NUM_FOLDS = 5  # of cross-validation, unless --data.num_folds says otherwise
+
 # What reads, and what has, the kind of text that goes with a size.
 MODELS = {"max_length": "LitTextClassifier", "context_length": "LitGPT"}
 DATA = {"max_length": "TextCSVDataModule", "context_length": "TextCorpusDataModule"}
@@ -43,6 +45,20 @@ def prepare(config: Namespace, given: Namespace) -> None:
             wanted[name] = value
 
 
+def hold_out(fold: int, config: Namespace, given: Namespace) -> None:
+    """Set `--data.fold`, and `--data.num_folds` where it is not given.
+
+    Raises:
+        ArgumentError: If the data have no folds, or one was given.
+    """
+    options = config.data.init_args
+    if "fold" not in options:
+        raise ArgumentError(None, f"cross_validate: {config.data.class_path} knows no folds.")
+    if "fold" in init_args(given, "data"):
+        raise ArgumentError(None, "--data.fold: cross_validate holds out each fold in turn; leave it out.")
+    options.fold, options.num_folds = fold, options.num_folds or NUM_FOLDS
+
+
 def load_data_state(data: LightningDataModule, saved: Checkpoint) -> None:
     """Load what a checkpoint keeps of the data it was trained on, before these data infer anything themselves.
 
@@ -58,9 +74,8 @@ def load_data_state(data: LightningDataModule, saved: Checkpoint) -> None:
     if saved.data_state is not None:
         data.load_state_dict(saved.data_state)
     elif data.is_fitted_by_state:
-        raise ArgumentError(
-            None, f"--ckpt_path: this checkpoint keeps no encoding, without which {name} cannot feed the model."
-        )
+        what = "this checkpoint keeps no encoding"
+        raise ArgumentError(None, f"--ckpt_path: {what}, without which {name} cannot feed the model.")
 
 
 def link(data: LightningDataModule, config: Namespace, given: Namespace) -> None:

@@ -8,11 +8,11 @@ import warnings
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-import torch
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.loggers import Logger
+from torch import OutOfMemoryError
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -23,10 +23,7 @@ from kindling.runs import command, is_first_process
 from lit_models import LitModule, ModelError
 
 # What a person can mend; anything else is a fault of Kindling's own, and shows its traceback.
-USER_ERRORS = (
-    *(ArgumentError, MisconfigurationException, DataError, ModelError),
-    *(torch.OutOfMemoryError, FloatingPointError),
-)
+USER_ERRORS = (ArgumentError, MisconfigurationException, DataError, ModelError, FloatingPointError, OutOfMemoryError)
 
 
 def is_mistake(error: BaseException) -> bool:
@@ -98,16 +95,11 @@ def _from_worker(text: str) -> DataError:
 
 
 def explain(error: BaseException, args: Sequence[str] = ()) -> str:
-    """Return one line that says what is wrong and how to mend it.
-
-    Args:
-        error: What was raised.
-        args: The command line.
-    """
+    """Return one line that says what is wrong and how to mend it; `args` is the command line."""
     if isinstance(error, DataError) and "Original Traceback" in error.problem:
         error = _from_worker(error.problem)
     text = as_flags(error) if isinstance(error, DataError | ModelError) else str(error)
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, OutOfMemoryError):
         return "The GPU's memory is full; give a smaller --data.batch_size, or --precision bf16-mixed."
     if "No supported gpu backend found" in text:
         return "--accelerator gpu: this machine has no GPU that torch can use; leave the flag out to use the CPU."

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from types import ModuleType
 
 import docstring_parser
 
@@ -69,21 +70,17 @@ def short_help() -> str:
         options = {param.arg_name: param.description or "" for param in params}
         # The first clause says enough.
         flags |= {f"--{group}.{name}": re.split(r"[,;:.](?:\s|$)", options[name])[0].lower() for name in names}
+    models = "models (--model NAME; its flags by --model.help NAME; any other class by its import path)"
     sections = {
-        "subcommands": _SUBCOMMANDS.items(),
-        "models (--model NAME; its flags by --model.help NAME; any other class by its import path)": (
-            (name, _summary(getattr(lit_models, name))) for name in MODELS
-        ),
-        "data (--data NAME; its flags by --data.help NAME)": (
-            (name, _summary(getattr(datamodules, name))) for name in DATA
-        ),
-        "flags (--help_all shows all of them)": flags.items(),
+        "subcommands": _SUBCOMMANDS,
+        models: _summaries(lit_models, MODELS),
+        "data (--data NAME; its flags by --data.help NAME)": _summaries(datamodules, DATA),
+        "flags (--help_all shows all of them)": flags,
     }
     lines = [f"usage: {USAGE.format(program=command())}"]
     for title, rows in sections.items():
-        table = dict(rows)
-        width = max(map(len, table))
-        lines += ["", f"{title}:", *(_cut(f"  {name:<{width}}  {text}", _WIDTH) for name, text in table.items())]
+        width = max(map(len, rows))
+        lines += ["", f"{title}:", *(_cut(f"  {name:<{width}}  {text}", _WIDTH) for name, text in rows.items())]
     lines += ["", "examples:"]
     lines += [f"  {command()} {line}".rstrip() + f"  # {what}" for line, what in _EXAMPLES]
     return "\n".join(lines)
@@ -99,11 +96,11 @@ def description() -> str:
     )
 
 
-def _summary(cls: type) -> str:
-    """Return the first line of a class's docstring, without its article and full stop."""
-    text = (inspect.getdoc(cls) or "").partition("\n")[0]
-    text = re.sub(r"^(The|An?) ", "", text).removesuffix(".")
-    return _cut(text[:1].upper() + text[1:], _SUMMARY)
+def _summaries(package: ModuleType, names: list[str]) -> dict[str, str]:
+    """Return the first line of each class's docstring, without its article and full stop."""
+    lines = [(inspect.getdoc(getattr(package, name)) or "").partition("\n")[0].removesuffix(".") for name in names]
+    texts = [re.sub(r"^(The|An?) ", "", line) for line in lines]
+    return {name: _cut(text[:1].upper() + text[1:], _SUMMARY) for name, text in zip(names, texts, strict=True)}
 
 
 def _cut(line: str, width: int) -> str:

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentError
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 
 def program() -> str:
@@ -33,8 +33,11 @@ def print_next_steps(trainer: Trainer, best: str) -> None:
         print(*test, sep="  ")
     folder = Path(trainer.default_root_dir)
     for logger in trainer.loggers:
-        if curves := _curves(logger, folder):
-            print(f"  curves   {curves}")
+        if isinstance(logger, TensorBoardLogger):
+            logdir = folder.parent.parent if Path(logger.log_dir) == folder else logger.save_dir
+            print(f"  curves   tensorboard --logdir {logdir}")
+        elif isinstance(logger, CSVLogger):
+            print(f"  curves   {Path(logger.log_dir) / 'metrics.csv'}")
     if checkpoint is not None:
         path = Path(best or folder / "checkpoints" / "last.ckpt")
         path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
@@ -46,14 +49,6 @@ def print_next_steps(trainer: Trainer, best: str) -> None:
         print(f"  {check:<8} {command()} {check} --ckpt_path {path}{trusted}")
         prompts = " --data.path prompts.txt" if getattr(data, "task", "") == "next_token" else ""
         print(f"  predict  {command()} predict --ckpt_path {path}{prompts}{trusted}")
-
-
-def _curves(logger: Logger, folder: Path) -> str:
-    """Return the command, or the file, that shows what a logger wrote; empty for a logger that says so itself."""
-    if isinstance(logger, TensorBoardLogger):
-        in_run = Path(logger.log_dir) == folder
-        return f"tensorboard --logdir {folder.parent.parent if in_run else logger.save_dir}"
-    return str(Path(logger.log_dir) / "metrics.csv") if isinstance(logger, CSVLogger) else ""
 
 
 def new_folder(root: Path, name: str) -> Path:
@@ -91,5 +86,4 @@ def run_of(checkpoint: str) -> Path | None:
 
 def is_first_process() -> bool:
     """Whether this is the process of a distributed run that writes, or the only one there is."""
-    first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function
-    return first
+    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]  # Lightning sets it on the function

@@ -1,6 +1,7 @@
 """What all images share: transforms of training and of evaluation, and statistics to normalize by."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -20,19 +21,13 @@ IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and standard d
 SAMPLE = 2_000  # training images at most that are transformed to fit the statistics
 
 
+@dataclass(eq=False)
 class Transformed:
-    """Some of many images, after a chain of transforms; it is indexed like a tensor.
+    """Some of many images, after a chain of transforms; it is indexed like a tensor."""
 
-    Args:
-        images: All images, shape `(N, C, H, W)`.
-        rows: Which of them these are, shape `(n,)`.
-        transforms: The transforms of every batch.
-    """
-
-    def __init__(self, images: Store, rows: Tensor, transforms: Sequence[Transform] = ()) -> None:
-        self.images = images
-        self.rows = rows
-        self.transforms = transforms
+    images: Store  # all of them, shape `(N, C, H, W)`
+    rows: Tensor  # which of them these are, shape `(n,)`
+    transforms: Sequence[Transform] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -45,10 +40,9 @@ class Transformed:
 class ImageDataModule(DataModule):
     """Base of data modules for images, uint8 of shape `(N, C, H, W)`.
 
-    A training batch is what `train_transforms` make of the images, a new draw for every image, on the batch's device;
-    any other batch is what `eval_transforms` make of them. Transforms are classes of `torchvision.transforms.v2`, by
-    name or as `class_path` and `init_args`, or any other `Transform` by its import path. `Normalize` is not among them:
-    the model normalizes.
+    Transforms are classes of `torchvision.transforms.v2`, by name or as `class_path` and `init_args`, or any other
+    `Transform` by its import path. Those of training run on the batch's device, with a new draw for every image.
+    `Normalize` is not among them: the model normalizes.
 
     A leaf defines `load`, and before this constructor `input_shape`, the `(C, H, W)` of the images that are loaded. It
     is kept as `image_shape`, and `input_shape` becomes what the transforms make of it.
@@ -125,9 +119,8 @@ class ImageDataModule(DataModule):
     def divide(self, given: dict[Stage, Samples]) -> dict[Stage, Split]:
         """Hold out what was not given separately, and transform what is evaluated."""
         splits = super().divide(given)
-        for stage in splits.keys() - {"train"}:
-            splits[stage] = Split(self.evaluated(splits[stage].samples), splits[stage].indices)
-        return splits
+        evaluated = {stage: Split(self.evaluated(samples), rows) for stage, (samples, rows) in splits.items()}
+        return {**evaluated, "train": splits["train"]}
 
     def evaluated(self, samples: Samples) -> Samples:
         """Return samples whose images are transformed for evaluation when they are asked for."""
@@ -151,7 +144,7 @@ class ImageDataModule(DataModule):
         samples, indices = self.splits["train"]
         targets = {}
         if self.class_names is None:  # a regression
-            targets = dict(zip(("target_mean", "target_std"), moments(samples.y[indices]), strict=True))
+            targets["target_mean"], targets["target_std"] = moments(samples.y[indices])
         x = self.evaluated(samples).x
         if isinstance(x, Transformed):
             order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(self.seed))

@@ -5,8 +5,7 @@ whose options are better left to torchvision, one image after the other, returns
 """
 
 import math
-from collections.abc import Sequence
-from enum import Enum
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -95,13 +94,10 @@ def resized_crop(x: Tensor, box: Tensor, size: Sequence[int], antialias: bool = 
     """Cut a box out of every image and resize it bilinearly, as two matrix products for the whole batch.
 
     Args:
-        x: Images, shape `(B, C, H, W)`.
+        x: Images, shape `(B, C, H, W)`, which become `(B, C, *size)`.
         box: Top, left, height and width, shape `(B, 4)`.
         size: Height and width to come.
         antialias: Whether the filter is as wide as what becomes one pixel.
-
-    Returns:
-        Images of shape `(B, C, *size)`.
     """
     work = torch.promote_types(x.dtype, torch.float32)
     top, left, height, width = box.to(work).unbind(1)
@@ -153,8 +149,7 @@ def inverse_matrix(
     turn = angle.deg2rad()
     x, y = (torch.zeros_like(turn) if shear is None else shear.deg2rad() for shear in (shear_x, shear_y))
     cos, sin = (turn - y).cos() / y.cos(), (turn - y).sin() / y.cos()
-    rows = [turn.cos() - sin * x.tan(), turn.sin() + cos * x.tan(), -sin, cos]
-    matrix = torch.stack(rows, 1).view(-1, 2, 2)
+    matrix = torch.stack([turn.cos() - sin * x.tan(), turn.sin() + cos * x.tan(), -sin, cos], 1).view(-1, 2, 2)
     return matrix if scale is None else matrix / scale[:, None, None]
 
 
@@ -169,9 +164,6 @@ def affine(
         shift: Pixels to the right and down, shape `(B, 2)`.
         mode: `nearest` or `bilinear`.
         faded: Whether a bilinear edge fades once more, as in torchvision where a fill is given, if only 0.
-
-    Returns:
-        Images of the same shape and type.
     """
     height, width = x.shape[-2:]
     work = torch.promote_types(x.dtype, torch.float32)
@@ -190,7 +182,7 @@ def affine(
 
 
 def _mode(t: Transform) -> str:
-    return str(t.interpolation.value if isinstance(t.interpolation, Enum) else t.interpolation)
+    return str(getattr(t.interpolation, "value", t.interpolation))  # an enum, or what it may be given as instead
 
 
 def random_erasing(t: Transform, x: Tensor) -> Tensor | None:
@@ -200,12 +192,12 @@ def random_erasing(t: Transform, x: Tensor) -> Tensor | None:
     heights, widths = _draw_sides(t, x)
     fits = (heights < x.shape[-2]) & (widths < x.shape[-1])
     height, width = _first(fits, heights, widths)
-    top, left = (uniform(x, 0, 1) * (x.shape[-2] - height + 1), uniform(x, 0, 1) * (x.shape[-1] - width + 1))
+    top, left = uniform(x, 0, 1) * (x.shape[-2] - height + 1), uniform(x, 0, 1) * (x.shape[-1] - width + 1)
     erased = fits.any(1) & (uniform(x, 0, 1) < t.p)
     box = torch.stack([top, left, height * erased, width], 1).long()
-    if t.value is None:
-        return erase(x, box, torch.randn(x.shape, device=x.device))
-    return erase(x, box, torch.tensor(t.value, device=x.device)[:, None, None])
+    noise = t.value is None
+    value = torch.randn(x.shape, device=x.device) if noise else torch.tensor(t.value, device=x.device)[:, None, None]
+    return erase(x, box, value)
 
 
 def erase(x: Tensor, box: Tensor, value: Tensor) -> Tensor:
@@ -220,3 +212,71 @@ def erase(x: Tensor, box: Tensor, value: Tensor) -> Tensor:
     down, across = (torch.arange(length, device=x.device) for length in x.shape[-2:])
     rows, columns = (down >= top) & (down < top + height), (across >= left) & (across < left + width)
     return torch.where(rows[:, None, :, None] & columns[:, None, None, :], value, x)
+
+
+def color_jitter(t: Transform, x: Tensor) -> Tensor | None:
+    """Run a `ColorJitter`."""
+    if x.shape[1] not in (1, 3):
+        return None
+    names = [name for name in _COLORS if getattr(t, name) is not None]
+    order = torch.rand(len(x), len(names), device=x.device).argsort(1)
+    factors = [uniform(x, *getattr(t, name)) for name in names]
+    return jitter(x, dict(zip(names, factors, strict=True)), order)
+
+
+def jitter(x: Tensor, factors: dict[str, Tensor], order: Tensor) -> Tensor:
+    """Change brightness, contrast, saturation and hue of every image, in an order of its own.
+
+    Args:
+        x: Images, shape `(B, C, H, W)`, of 1 or 3 channels.
+        factors: Of each of the four to change, its factors as torchvision defines them, shape `(B,)`.
+        order: Which of `factors` comes first, second, ... for every image, shape `(B, len(factors))`.
+    """
+    work = torch.promote_types(x.dtype, torch.float32)
+    y = x.to(work)
+    for turn in order.unbind(1):
+        for number, (name, factor) in enumerate(factors.items()):
+            chosen = (turn == number).nonzero()[:, 0]
+            if len(chosen):
+                one = y if len(chosen) == len(y) else y.index_select(0, chosen)
+                one = _COLORS[name](one, factor[chosen].to(work)[:, None, None, None], x.dtype)
+                one = one if x.is_floating_point() else one.floor_()
+                y = one if len(chosen) == len(y) else put(y, chosen, one)
+    return y.to(x.dtype)
+
+
+def _gray(y: Tensor, dtype: torch.dtype) -> Tensor:
+    if y.shape[1] == 1:
+        return y
+    red, green, blue = y.split(1, 1)
+    gray: Tensor = red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+    return gray if dtype.is_floating_point else gray.floor_()
+
+
+def _blend(y: Tensor, other: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.lerp(other, y, factor).clamp_(0, 1 if dtype.is_floating_point else 255)
+
+
+def _hue(y: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rotate the color wheel by a share of it; each channel is a trapezium of the angle between highest and lowest."""
+    if y.shape[1] == 1:
+        return y
+    red, green, blue = y.split(1, 1)
+    high, low = torch.maximum(torch.maximum(red, green), blue), torch.minimum(torch.minimum(red, green), blue)
+    span = high - low
+    angle = torch.where(high == green, (blue - red).add_(span, alpha=2), (red - green).add_(span, alpha=4))
+    angle = torch.where(high == red, green - blue, angle).div_(span.clamp(min=1e-12)).div_(6).add_(factor)
+    # A channel is lowest where the angle is within a sixth of its opposite, and highest two sixths away from that.
+    away = angle + torch.tensor([1 / 2, 1 / 6, -1 / 6], dtype=y.dtype, device=y.device)[:, None, None]
+    away.sub_(away.round()).abs_().mul_(-6).add_(2).clamp_(0, 1)
+    turned: Tensor = high - away.mul_(span)
+    # torchvision goes by way of [0, 1], and from there to whole numbers with this factor.
+    return turned if dtype.is_floating_point else turned.mul_(255.999 / 255)
+
+
+_COLORS: dict[str, Callable[[Tensor, Tensor, torch.dtype], Tensor]] = {
+    "brightness": lambda y, factor, dtype: (y * factor).clamp_(0, 1 if dtype.is_floating_point else 255),
+    "contrast": lambda y, factor, dtype: _blend(y, _gray(y, dtype).mean((1, 2, 3), keepdim=True), factor, dtype),
+    "saturation": lambda y, factor, dtype: y if y.shape[1] == 1 else _blend(y, _gray(y, dtype), factor, dtype),
+    "hue": _hue,
+}

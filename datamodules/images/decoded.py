@@ -5,11 +5,12 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, NoReturn, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -32,33 +33,21 @@ AT_ONCE = 256  # images that are decoded before the first of them is written
 
 
 class EncodedImages(Protocol):
-    """Images by number, not decoded yet."""
+    """Images by number, each with a name, not decoded yet."""
 
-    @property
-    def names(self) -> Sequence[str]:
-        """The name of each."""
+    names: list[str]
 
     def read(self, number: int) -> bytes:
-        """Return the bytes of an image's file.
-
-        Raises:
-            ImageError: If it cannot be read.
-        """
+        """Return the bytes of an image's file; raise an `ImageError` if it cannot be read."""
 
 
+@dataclass(eq=False)
 class Decoder:
-    """Images `(3, size, size)`, uint8, decoded when they are asked for.
+    """Images `(3, size, size)`, uint8, decoded when they are asked for."""
 
-    Args:
-        images: The encoded images.
-        size: Height and width of a decoded image, in pixels.
-        interpolation: How pixels are weighted.
-    """
-
-    def __init__(self, images: EncodedImages, size: int, interpolation: Interpolation) -> None:
-        self.images = images
-        self.size = size
-        self.interpolation: Interpolation = interpolation
+    images: EncodedImages
+    size: int  # in pixels
+    interpolation: Interpolation
 
     def __len__(self) -> int:
         return len(self.images.names)
@@ -70,8 +59,7 @@ class Decoder:
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """Decode a batch, `index` of shape `(B,)`, as `Tensor.index_select` would take it."""
         images = []
-        # Pillow warns of large photographs and malformed metadata.
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"):  # Pillow warns of large photographs and malformed metadata
             for number in index.tolist():
                 try:
                     images.append(self.decode(number))
@@ -106,9 +94,9 @@ def decode_all(decoder: Decoder, cache: CacheMode, cache_dir: Path, name: str, s
 
     Args:
         decoder: Decodes the images.
-        cache: Where they are kept: `disk`, in a memory-mapped file; `memory`; or `none`, which only checks each image,
-            and decodes it again whenever it is asked for. `auto` is the disk if there is twice the room, else a quarter
-            of the memory, else none.
+        cache: Where they are kept: `disk`, in a memory-mapped file in `cache_dir`; `memory`; or `none`, which only
+            checks each image, and decodes it again whenever it is asked for. `auto` is the disk if there is twice the
+            room, else the memory if a quarter of it suffices, else none.
         cache_dir: The folder of such files.
         name: The name of the images, shown while they are decoded.
         stop: Whether the first bad image is an error.
@@ -123,13 +111,20 @@ def decode_all(decoder: Decoder, cache: CacheMode, cache_dir: Path, name: str, s
     files = Cache(cache_dir)
     made_from = FORMAT, pillow_version, decoder.size, decoder.interpolation, decoder.fingerprint
     images_file, bad_file = (files.path("images", suffix, *made_from) for suffix in (".npy", ".json"))
-    load = partial(_load, shape=shape)
     mode = cache
     if cache == "auto":
         mode = "disk" if images_file.is_file() else choose_cache(math.prod(shape), cache_dir)
     if mode == "memory":
         resident = np.zeros(shape, np.uint8)
         return Decoded(torch.from_numpy(resident), _scan(decoder, name, stop, resident.__setitem__))
+
+    def load(path: Path) -> Tensor:
+        # Copied when written to, as torch asks for; nobody writes.
+        images = torch.from_numpy(np.lib.format.open_memmap(path, mode="c"))
+        if images.shape != shape or images.dtype != torch.uint8:
+            raise ValueError(f"{path}: not images of shape {shape}")
+        return images
+
     bad = files.read(bad_file, _load_bad)
     images = files.read(images_file, load) if mode == "disk" and bad is not None else None
     if mode == "disk" and images is None:
@@ -154,7 +149,7 @@ def decode_all(decoder: Decoder, cache: CacheMode, cache_dir: Path, name: str, s
         bad = _scan(decoder, name, stop, lambda number, image: None)
         files.keep(bad_file, lambda path: path.write_text(json.dumps(bad)))
     if bad and stop:
-        _refuse(decoder, *next(iter(bad.items())))
+        raise _bad_image(decoder, *next(iter(bad.items())))
     return Decoded(decoder if images is None else images, bad)
 
 
@@ -163,14 +158,6 @@ def choose_cache(size: int, cache_dir: Path) -> CacheMode:
     if Cache(cache_dir).has_room(size):
         return "disk"
     return "memory" if size < physical_memory() / 4 else "none"
-
-
-def _load(path: Path, shape: tuple[int, ...]) -> Tensor:
-    # Copied when written to, as torch asks for; nobody writes.
-    images = torch.from_numpy(np.lib.format.open_memmap(path, mode="c"))
-    if images.shape != shape or images.dtype != torch.uint8:
-        raise ValueError(f"{path}: not images of shape {shape}")
-    return images
 
 
 def _load_bad(path: Path) -> dict[int, str]:
@@ -189,8 +176,7 @@ def _scan(decoder: Decoder, name: str, stop: bool, take: Callable[[int, NDArray[
     bad: dict[int, str] = {}
     black = np.zeros((3, decoder.size, decoder.size), np.uint8)
     pool = ThreadPoolExecutor(available_cores())  # decoding and resizing release the GIL
-    # No bar in a file.
-    bar = tqdm(total=len(decoder), desc=f"decoding {name}", unit=" images", disable=None, leave=False)
+    bar = tqdm(total=len(decoder), desc=f"decoding {name}", unit=" images", disable=None, leave=False)  # not in a file
     # Threads share the filters of warnings, so none of them may change these.
     with warnings.catch_warnings(action="ignore"), bar:
         try:
@@ -200,7 +186,7 @@ def _scan(decoder: Decoder, name: str, stop: bool, take: Callable[[int, NDArray[
                     if isinstance(image, ImageError):
                         bad[number] = str(image)
                         if stop:
-                            _refuse(decoder, number, bad[number])
+                            raise _bad_image(decoder, number, bad[number])
                         image = black
                     take(number, image)
                     bar.update()
@@ -209,6 +195,7 @@ def _scan(decoder: Decoder, name: str, stop: bool, take: Callable[[int, NDArray[
     return bad
 
 
-def _refuse(decoder: Decoder, number: int, why: str) -> NoReturn:
-    remedy = "repair or remove it, or give `on_bad_image='skip'`"
-    raise DataError(f"{decoder.images.names[number]}: {why}", remedy, "path")
+def _bad_image(decoder: Decoder, number: int, why: str) -> DataError:
+    return DataError(
+        f"{decoder.images.names[number]}: {why}", "repair or remove it, or give `on_bad_image='skip'`", "path"
+    )

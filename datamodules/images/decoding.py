@@ -1,5 +1,6 @@
 """Decode one image: from the bytes of a file, whatever its format, to upright RGB of one size."""
 
+import contextlib
 import io
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +15,6 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 LARGEST_FILE = 2**30  # bytes; nothing larger is an image
 
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
 # What makes an image upright, by the orientation in its EXIF.
 _TURNS: dict[Any, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,11 +32,7 @@ class ImageError(Exception):
 
 
 def read_file(path: Path) -> bytes:
-    """Read a file.
-
-    Raises:
-        ImageError: If it cannot be read, or cannot be an image.
-    """
+    """Read a file; raise an `ImageError` if it cannot be read, or cannot be an image."""
     try:
         if not path.is_file():  # a pipe, which would never end, or a link to nothing
             raise ImageError("not a regular file")
@@ -62,11 +54,9 @@ def to_rgb(content: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
-        # Before its formats Pillow knows AVIF, which begins alike.
-        is_heic = content[4:8] == b"ftyp"
-        raise ImageError(
-            "HEIC or the like is not read, convert it to JPEG" if is_heic else "not an image of a known format"
-        ) from None
+        is_heic = content[4:8] == b"ftyp"  # as AVIF begins, which Pillow knows
+        why = "HEIC or the like is not read, convert it to JPEG" if is_heic else "not an image of a known format"
+        raise ImageError(why) from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"a decompression bomb ({error})") from error
     except Exception as error:
@@ -87,7 +77,10 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         image.load()
         if not all(image.size):
             raise ValueError("no pixels")
-        turn = _turn(image)
+        turn = None
+        # Not ImageOps.exif_transpose, which writes all metadata again, and fails at a single malformed entry.
+        with contextlib.suppress(Exception):  # malformed metadata are not damage
+            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
         return _to_8_bits(image if turn is None else image.transpose(turn))
     except Exception as error:
         raise _damage(error) from error
@@ -100,20 +93,10 @@ def _damage(error: Exception) -> ImageError:
     return ImageError(f"damaged ({' '.join(str(error).split()) or type(error).__name__})")
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    # Not ImageOps.exif_transpose, which writes all metadata again, and fails at a single malformed entry.
-    try:
-        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # malformed metadata are not damage
-        return None
-
-
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255
-        levels = np.asarray(image).clip(0, 65535) / 257
-        return Image.fromarray(levels.round().astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        levels = np.nan_to_num(np.asarray(image)).clip(0, 1) * 255
+    if image.mode == "F" or image.mode.startswith("I"):  # Pillow would clip 16 bits at 255
+        levels = np.nan_to_num(np.asarray(image))
+        levels = levels.clip(0, 1) * 255 if image.mode == "F" else levels.clip(0, 65535) / 257
         return Image.fromarray(levels.round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -128,11 +111,8 @@ def resize_and_crop(image: Image.Image, size: int, interpolation: Interpolation 
 
     Args:
         image: An RGB image.
-        size: Height and width of the result, in pixels.
+        size: Height and width of the result, `(3, size, size)`, in pixels.
         interpolation: How pixels are weighted; all but `nearest` are antialiased.
-
-    Returns:
-        Shape `(3, size, size)`.
     """
     short = min(image.size)
     # torchvision cuts the longer side's size down to an integer, then rounds half the rest.
@@ -142,18 +122,15 @@ def resize_and_crop(image: Image.Image, size: int, interpolation: Interpolation 
     left, top = (start * scale for start, scale in zip(starts, scales, strict=True))
     right, bottom = ((start + size) * scale for start, scale in zip(starts, scales, strict=True))
     box = (left, top, min(right, image.width), min(bottom, image.height))
-    cut = image.resize((size, size), _FILTERS[interpolation], box)
+    cut = image.resize((size, size), Image.Resampling[interpolation.upper()], box)
     return np.ascontiguousarray(np.asarray(cut).transpose(2, 0, 1))
 
 
 def open_image(raw: Any) -> Image.Image:  # noqa: ANN401  # whatever holds an image
-    """Return upright RGB of whatever holds an image.
+    """Return upright RGB of whatever holds an image; raise an `ImageError` if nothing does.
 
     Args:
         raw: A path, the bytes of a file, a PIL image, or a uint8 array `(H, W)`, `(H, W, C)` or `(C, H, W)`.
-
-    Raises:
-        ImageError: If it is not an image.
     """
     if isinstance(raw, (str, Path)):
         return to_rgb(read_file(Path(raw)))

@@ -48,21 +48,18 @@ class ImageFolderDataModule(UserImageDataModule):
         # A class may be called "train" or "test" as well, but then it has no class folders in it.
         trains = any(splits.get(file.parts[0]) == "train" and len(file.parts) > 2 for file in files)
         divided = bool(splits) and (trains or len(splits) == len(folders))
-        stages: list[Stage | None] = [splits.get(file.parts[0]) if divided else None for file in files]
-        # Below the class there may be further folders.
-        labels = [readable(file.parts[divided]) if len(file.parts) > 1 + divided else None for file in files]
-        if divided:  # other folders beside the splits have no class
-            labels = [label if stage else None for stage, label in zip(stages, labels, strict=True)]
+        stages: list[Stage | None] = []
+        labels: list[str | None] = []
+        for file in files:
+            stages.append(splits.get(file.parts[0]) if divided else None)
+            # Below the class there may be further folders; other folders beside the splits have no class.
+            has_class = len(file.parts) > 1 + divided and (stages[-1] or not divided)
+            labels.append(readable(file.parts[divided]) if has_class else None)
         return Found(ImageFiles(root, files), stages, labels)
 
 
 class ImageFiles:
-    """Images in files.
-
-    Args:
-        root: The folder that holds them.
-        files: Their paths below it.
-    """
+    """Images in files, whose paths are below `root`."""
 
     def __init__(self, root: Path, files: Sequence[Path]) -> None:
         self.root = root
@@ -80,10 +77,7 @@ def readable(name: str | Path) -> str:
 
 
 def find_images(root: Path) -> tuple[list[Path], int]:
-    """Return all files below a folder that have an image's file name extension, but hidden ones.
-
-    Args:
-        root: The folder.
+    """Find the files below a folder that have an image's file name extension, but hidden ones.
 
     Returns:
         Their sorted paths below `root`, and the number of other files.
@@ -93,22 +87,17 @@ def find_images(root: Path) -> tuple[list[Path], int]:
     """
     found, others = [], 0
     for folder, folders, files in os.walk(root, onerror=_raise, followlinks=True):
-        place = os.path.realpath(folder)
+        place, visible = Path(folder), [name for name in files if not name.startswith(".")]
+        images = [place / name for name in visible if Path(name).suffix.lower() in EXTENSIONS]
+        found += [image.relative_to(root) for image in images]
+        others += len(visible) - len(images)
         # A link to a folder above it would be followed forever.
-        folders[:] = [name for name in folders if not (name.startswith(".") or _is_above(folder, name, place))]
-        for name in files:
-            if name.startswith("."):
-                continue
-            if Path(name).suffix.lower() in EXTENSIONS:
-                found.append((Path(folder) / name).relative_to(root))
-            else:
-                others += 1
+        folders[:] = [name for name in folders if not (name.startswith(".") or _is_link_up(place / name))]
     return sorted(found), others
 
 
-def _is_above(folder: str, name: str, place: str) -> bool:
-    path = os.path.join(folder, name)
-    return os.path.islink(path) and Path(place).is_relative_to(os.path.realpath(path))
+def _is_link_up(path: Path) -> bool:
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 
 def _raise(error: OSError) -> None:

@@ -10,54 +10,12 @@ from typing import Any
 from datamodules.base import Stage
 from datamodules.errors import DataError, check_names, listed
 from datamodules.images.decoding import ImageError, read_file
-from datamodules.images.user_images import STAGES, Found, ImageSource, UserImageDataModule
+from datamodules.images.user_images import STAGES, Found, UserImageDataModule
 
 logger = logging.getLogger(__name__)
 
 SAVED = ("dataset_info.json", "dataset_dict.json")  # files that `save_to_disk` writes
 LABELS = ("label", "labels", "class", "target")  # names of a column of classes, in order of preference
-
-
-class HubSource(ImageSource):
-    """The images of a data set, and its tables."""
-
-    data: "HuggingFaceDataModule"
-
-    @cached_property
-    def tables(self) -> dict[str, Any]:
-        """The splits of the data set, `datasets.Dataset` by name."""
-        path, config, revision = self.data.path, self.data.config_name, self.data.revision
-        if not path:
-            raise DataError("give the name of a data set on the hub, or a file or folder", option="path")
-        try:
-            import datasets  # the extra, and slow to import
-        except ImportError as error:
-            name = type(self.data).__name__
-            raise DataError(f"{name}: the package datasets is not installed", 'pip install -e ".[hub]"') from error
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # every attempt to reach the hub is a warning
-        if not sys.stderr.isatty():
-            datasets.disable_progress_bars()
-        local = Path(path).expanduser()
-        try:
-            if any((local / name).is_file() for name in SAVED):
-                found = datasets.load_from_disk(str(local))
-            elif local.is_file():
-                found = datasets.load_dataset("parquet", data_files=glob.escape(str(local)))
-            elif local.is_dir():
-                found = datasets.load_dataset(str(local))
-            else:
-                found = datasets.load_dataset(path, config, revision=revision)
-        except Exception as error:  # whatever it meets: no network, no such name, a damaged file
-            reason = " ".join(str(error).split())
-            remedy = "give a name on the hub, which has to be reached once, or a Parquet file, a folder or a saved "
-            remedy += "data set on this machine"
-            raise DataError(f"datasets cannot load it ({reason})", remedy, "path", path) from error
-        return {"": found} if isinstance(found, datasets.Dataset) else dict(found)
-
-    @property
-    def features(self) -> dict[Any, Any]:
-        """The types of the columns, by name."""
-        return dict(next(iter(self.tables.values())).features)
 
 
 class HuggingFaceDataModule(UserImageDataModule):
@@ -76,7 +34,6 @@ class HuggingFaceDataModule(UserImageDataModule):
         kwargs: Options of `UserImageDataModule`, `ImageDataModule`, `UserDataModule` and `DataModule`.
     """
 
-    source: HubSource
     class_hint = "name the column of the classes by `label_column`"
 
     def __init__(
@@ -94,13 +51,45 @@ class HuggingFaceDataModule(UserImageDataModule):
         self.image_column = image_column
         self.label_column = label_column
 
-    def open_source(self) -> HubSource:
-        """Return the data set; nothing is loaded yet."""
-        return HubSource(self)
+    @cached_property
+    def tables(self) -> dict[str, Any]:
+        """The splits of the data set, `datasets.Dataset` by name."""
+        path, config, revision = self.path, self.config_name, self.revision
+        if not path:
+            raise DataError("give the name of a data set on the hub, or a file or folder", option="path")
+        try:
+            import datasets  # the extra, and slow to import
+        except ImportError as error:
+            name = type(self).__name__
+            raise DataError(f"{name}: the package datasets is not installed", 'pip install -e ".[hub]"') from error
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # every attempt to reach the hub is a warning
+        if not sys.stderr.isatty():
+            datasets.disable_progress_bars()
+        local = Path(path).expanduser()
+        try:
+            if any((local / name).is_file() for name in SAVED):
+                found = datasets.load_from_disk(str(local))
+            elif local.is_file():
+                found = datasets.load_dataset("parquet", data_files=glob.escape(str(local)))
+            elif local.is_dir():
+                found = datasets.load_dataset(str(local))
+            else:
+                found = datasets.load_dataset(path, config, revision=revision)
+        except Exception as error:  # whatever it meets: no network, no such name, a damaged file
+            reason = " ".join(str(error).split())
+            remedy = "give a name on the hub, which has to be reached once, "
+            remedy += "or a Parquet file, a folder or a saved data set on this machine"
+            raise DataError(f"datasets cannot load it ({reason})", remedy, "path", path) from error
+        return {"": found} if isinstance(found, datasets.Dataset) else dict(found)
+
+    @property
+    def column_types(self) -> dict[Any, Any]:
+        """The types of the columns, by name."""
+        return dict(next(iter(self.tables.values())).features)
 
     def find(self) -> Found:
         """Return the images of the data set, with their splits and classes."""
-        tables, (image, label) = self.source.tables, self._choose_columns()
+        tables, (image, label) = self.tables, self._choose_columns()
         stages: list[Stage | None] = []
         labels: list[str | None] = []
         for part, table in tables.items():
@@ -115,7 +104,7 @@ class HuggingFaceDataModule(UserImageDataModule):
 
     def _choose_columns(self) -> tuple[str, str | None]:
         """Return the columns of images and of classes; what is predicted needs none of classes."""
-        features, image, label = self.source.features, self.image_column, self.label_column
+        features, image, label = self.column_types, self.image_column, self.label_column
         if image is not None:
             check_names([image], list(features), option="image_column", value=image)
         else:
@@ -133,7 +122,7 @@ class HuggingFaceDataModule(UserImageDataModule):
     @cached_property
     def class_names(self) -> list[str]:  # type: ignore[override]  # found when it is asked for
         """The names that the data set gives its classes, in its order; else the values of the column, sorted."""
-        features = self.source.features
+        features = self.column_types
         if self.label_column is not None:
             check_names([self.label_column], list(features), option="label_column", value=self.label_column)
         image, label = self._choose_columns()
@@ -144,37 +133,27 @@ class HuggingFaceDataModule(UserImageDataModule):
 
 
 class ImageRows:
-    """The images in a data set's rows, each named by its split and number.
-
-    Args:
-        tables: The splits, `datasets.Dataset` by name.
-        column: The column of images.
-    """
+    """The images in a column of some splits, `datasets.Dataset` by name; each is named by its split and row."""
 
     def __init__(self, tables: dict[str, Any], column: str) -> None:
-        from datasets import Image
+        import datasets
 
-        undecoded = Image(decode=False)
+        undecoded = datasets.Image(decode=False)
         try:
-            self._parts = [table.select_columns([column]).cast_column(column, undecoded) for table in tables.values()]
+            parts = [table.select_columns([column]).cast_column(column, undecoded) for table in tables.values()]
+            self._rows = datasets.concatenate_datasets(parts)
         except Exception as error:  # of pyarrow, or of datasets
             reason = " ".join(str(error).split())
             raise DataError(f"it holds no images ({reason})", option="image_column", value=column) from error
         self._column = column
-        self._places = [(part, row) for part, table in enumerate(self._parts) for row in range(len(table))]
-        names = list(tables)
-        self.names = [f"{names[part]}[{row}]" for part, row in self._places]
+        self.names = [f"{part}[{row}]" for part, table in tables.items() for row in range(len(table))]
 
     def read(self, number: int) -> bytes:
         """Return the bytes in a row, or in the file that it names."""
-        part, row = self._places[number]
-        image = self._parts[part][row][self._column]
+        image = self._rows[number][self._column]
         if image is None or image["bytes"] is image["path"] is None:
             raise ImageError("there is no image")
-        if image["bytes"] is not None:
-            content: bytes = image["bytes"]
-            return content
-        return read_file(Path(image["path"]))
+        return read_file(Path(image["path"])) if image["bytes"] is None else image["bytes"]
 
 
 def _holds_images(feature: Any) -> bool:  # noqa: ANN401  # of datasets

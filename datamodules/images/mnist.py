@@ -4,7 +4,7 @@ import gzip
 import math
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -73,51 +73,46 @@ class MNISTDataModule(ImageDataModule):
         return {"train": self._read_part("train"), "test": self._read_part("t10k")}
 
     def _read_part(self, part: str) -> Samples:
-        images, labels = (self._read(f"{part}-{name}") for name in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+        path, images = self._read(f"{part}-images-idx3-ubyte.gz")
+        _, labels = self._read(f"{part}-labels-idx1-ubyte.gz")
         if images.shape != (len(labels), *self.image_shape[1:]):
-            path = self._find(f"{part}-images-idx3-ubyte.gz")
             problem = f"{path}: images of {tuple(images.shape)} do not go with {len(labels)} labels"
             raise DataError(problem, "delete the folder, and it is downloaded again")
         return Samples(images.unsqueeze(1), labels.long())
 
+    @property
+    def _folder(self) -> Path:
+        return Path(self.data_dir) / self.source.__name__ / "raw"
+
     def _find(self, packed: str) -> Path | None:
-        kept = Path(self.data_dir) / self.source.__name__ / "raw"
         # An uncompressed file has no checksum: only its folder tells which data set it belongs to.
-        places = [kept / packed, kept / packed.removesuffix(".gz"), Path(self.data_dir) / packed]
+        places = [self._folder / packed, self._folder / packed.removesuffix(".gz"), Path(self.data_dir) / packed]
         return next((path for path in places if path.is_file()), None)
 
     def _download(self, packed: str, md5: str) -> None:
-        folder = Path(self.data_dir) / self.source.__name__ / "raw"
         for mirror in self.source.mirrors:
             try:
-                return cast("None", download_url(mirror + packed, str(folder), packed, md5))
+                download_url(mirror + packed, str(self._folder), packed, md5)
+                return
             except (URLError, HTTPException, RuntimeError, OSError) as error:
                 reason = error
         remedy = "give the folder that already holds it by `data_dir`, or put the file there by hand"
-        raise DataError(f"{folder / packed}: could not be downloaded ({reason})", remedy)
+        raise DataError(f"{self._folder / packed}: could not be downloaded ({reason})", remedy)
 
-    def _read(self, name: str) -> Tensor:
+    def _read(self, packed: str) -> tuple[Path, Tensor]:
         """Read an idx file: two zero bytes, the type (8 is uint8), the number of dimensions, each size, the data."""
-        packed = f"{name}.gz"
         path = self._find(packed)
         assert path is not None, f"{packed} is there once prepare_data has passed"
-        damaged = DataError(
-            f"{path}: the file is damaged, or not one of {self.source.__name__}'s",
-            "delete it, and it is downloaded again, or give another `data_dir`",
-        )
+        content = path.read_bytes()
         if path.suffix == ".gz":
-            if not check_integrity(str(path), dict(self.source.resources)[packed]):
-                raise damaged
-            content = gzip.decompress(path.read_bytes())
-        else:
-            content = path.read_bytes()
-        if len(content) < 4 or content[:3] != b"\0\0\x08":
-            raise damaged
-        start = 4 + 4 * content[3]
+            published = check_integrity(str(path), dict(self.source.resources)[packed])
+            content = gzip.decompress(content) if published else b""
+        start = 4 + 4 * content[3] if len(content) > 3 and content[:3] == b"\0\0\x08" else 0
         shape = [int.from_bytes(content[place : place + 4], "big") for place in range(4, start, 4)]
-        if len(content) != start + math.prod(shape):
-            raise damaged
-        return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)
+        if not start or len(content) != start + math.prod(shape):
+            problem = f"{path}: the file is damaged, or not one of {self.source.__name__}'s"
+            raise DataError(problem, "delete it, and it is downloaded again, or give another `data_dir`")
+        return path, torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)
 
 
 class FashionMNISTDataModule(MNISTDataModule):

@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from datamodules.errors import DataError
 from datamodules.images.batched import (
     Transform,
+    color_jitter,
     put,
     random_affine,
     random_crop,
@@ -25,7 +26,6 @@ from datamodules.images.batched import (
     random_rotation,
     uniform,
 )
-from datamodules.images.colors import color_jitter
 
 Config = str | dict[str, Any]  # a class name, or {"class_path": name, "init_args": {...}}: checkpoints want primitives
 _CACHED = 2**19  # how many numbers a CPU works on at once

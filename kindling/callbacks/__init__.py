@@ -1,11 +1,10 @@
 """Lightning callbacks: checkpoints, progress, random states, figures in TensorBoard, and prediction files."""
 
 from kindling.callbacks.checkpoints import BestCheckpoint, EarlyStopping, LastCheckpoint
+from kindling.callbacks.figures import EmbeddingProjector, MistakeGrid
 from kindling.callbacks.layer_statistics import LayerStatistics
-from kindling.callbacks.mistakes import MistakeGrid
 from kindling.callbacks.predictions import PredictionWriter
 from kindling.callbacks.progress import ProgressBar
-from kindling.callbacks.projector import EmbeddingProjector
 from kindling.callbacks.resuming import MaxStepsCheckpointing, RNGState
 from kindling.callbacks.samples import TextSamples
 from kindling.callbacks.summary import RunSummary

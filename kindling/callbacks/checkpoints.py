@@ -39,7 +39,8 @@ class _Monitored(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the metric of a fit, before anything is restored under its name."""
-        if stage == "fit" and self.monitor is not None:
+        self._fits, self._writes = stage == "fit", trainer.is_global_zero
+        if self._fits and self.monitor is not None:
             self.__dict__.pop("state_key", None)
             self._asked_for = self._asked_for or self.monitor
             unvalidated = self._asked_for == "val_loss" and not trainer.enable_validation
@@ -106,11 +107,6 @@ class BestCheckpoint(_Monitored, stock.ModelCheckpoint):
         self, monitor: str = "val_loss", mode: str | None = None, filename: str = "best", **kwargs: Any
     ) -> None:
         super().__init__(monitor=monitor, mode=mode or better(monitor), filename=filename, **kwargs)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the metric, and note what `load_state_dict` needs to know."""
-        super().setup(trainer, pl_module, stage)
-        self._fits, self._writes = stage == "fit", trainer.is_global_zero
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore which checkpoint is best, and copy its file."""

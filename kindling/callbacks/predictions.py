@@ -79,13 +79,12 @@ class PredictionWriter(Callback):
         """Write the predictions that were kept, and move the file to `path`."""
         assert self._file is not None
         if self._order is not None and self._kept:
-            self._write_kept(self._order)
+            self._write_kept(self._order, torch.cat(self._kept))
         self._file.close()
         os.replace(self._part, self.path)
         print(f"{self._rows:,} prediction{' is' if self._rows == 1 else 's are'} in {self.path}")
 
-    def _write_kept(self, order: Tensor) -> None:
-        outputs = torch.cat(self._kept)
+    def _write_kept(self, order: Tensor, outputs: Tensor) -> None:
         self._kept = []
         rows, places = order[: len(outputs)].sort()  # limit_predict_batches may have left out some
         predicted = torch.zeros(len(order), dtype=torch.bool).index_fill_(0, rows, True).tolist()

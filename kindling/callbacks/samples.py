@@ -33,15 +33,14 @@ class TextSamples(Callback):
             raise MisconfigurationException(f"--samples.length {length}: give a number of tokens, 1 or more.")
         self.prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         self.length = length
-        self._prompts: list[tuple[str, torch.Tensor]] = []  # texts, and their tokens, `(T,)`
-        self._samples: list[str] = []
-        self._step = -1  # at which the samples were generated
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Encode the prompts, so that a bad one is found before training."""
         if stage != "fit":
             return
-        self._prompts, self._samples, self._step = [], [], -1
+        self._prompts: list[tuple[str, torch.Tensor]] = []  # texts, and their tokens, `(T,)`
+        self._samples: list[str] = []
+        self._step = -1  # at which the samples were generated
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without a type
         if not (hasattr(pl_module, "generate") and hasattr(data, "default_prompt")):
             return

@@ -1,12 +1,13 @@
-"""The worst mistakes, as a grid of images."""
+"""What TensorBoard shows of a test: the worst mistakes, and embeddings in its projector."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,14 +16,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules import ToyDataModule
-from kindling.callbacks import MistakeGrid, mistakes
-from kindling.callbacks.mistakes import CAPTION, CELL, COLUMNS, GAP, draw
-from lit_models import LitConvNet, LitLinearRegression, LitMLP, LitModule, LitTabM
+from kindling.callbacks import EmbeddingProjector, MistakeGrid, figures
+from kindling.callbacks.figures import CAPTION, CELL, COLUMNS, GAP, LARGEST_SPRITE, _thumbnails, draw
+from lit_models import LitConvNet, LitLinearRegression, LitMLP, LitModule, LitSiamese, LitTabM
 from tests.helpers.front_door import Run
 from tests.helpers.tiny import TinyImages
 from tests.helpers.trainers import quiet_trainer
 
 TINY = "--model LitConvNet --model.channels [4] --data tests.helpers.tiny.TinyImages --max_epochs 1"
+SIAMESE = "--model LitSiamese --model.encoder_args.channels [4] --data tests.helpers.tiny.TinyImages --max_epochs 1"
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, list[tuple[str,
         grids.append((x, captions))
         return draw(x, captions)
 
-    monkeypatch.setattr(mistakes, "draw", note)
+    monkeypatch.setattr(figures, "draw", note)
     return grids
 
 
@@ -310,3 +312,63 @@ def test_no_other_stage_has_one_nor_who_wants_no_logger(run: Run) -> None:
     run(f"test --ckpt_path {folder}/checkpoints/best.ckpt --data tests.helpers.tiny.TinyImages --logger false")
     run(f"predict --ckpt_path {folder}/checkpoints/best.ckpt --data tests.helpers.tiny.TinyImages")
     assert len(_grids(folder)) == 1
+
+
+def test_a_run_shows_the_embeddings_of_its_test(run: Run) -> None:
+    run(SIAMESE)
+    folder = Path("runs/LitSiamese-TinyImages/version_0")
+    config = (folder / "projector_config.pbtxt").read_text()
+    assert config.count("tensor_path:") == 1
+    (points,) = folder.rglob("tensors.tsv")
+    rows = [[float(number) for number in line.split("\t")] for line in points.read_text().splitlines()]
+    assert (len(rows), len(rows[0])) == (12, 32)  # a fifth of sixty
+    torch.testing.assert_close(torch.tensor(rows).norm(dim=1), torch.ones(12))
+    names = (points.parent / "metadata.tsv").read_text().splitlines()
+    data = TinyImages()
+    samples, indices = data.splits["test"]
+    assert names == [str(label) for label in samples.y[indices].tolist()]
+    with Image.open(points.parent / "sprite.png") as sheet:
+        assert sheet.size == (4 * 28, 4 * 28)
+        first = torch.from_numpy(np.asarray(sheet)[:28, :28, 0].copy())
+    assert first.equal(samples.x[indices[0], 0])
+
+
+def test_a_test_of_a_checkpoint_takes_their_place(run: Run) -> None:
+    run(SIAMESE)
+    folder = Path("runs/LitSiamese-TinyImages/version_0")
+    for _ in range(2):
+        run(f"test --ckpt_path {folder}/checkpoints/best.ckpt --data tests.helpers.tiny.TinyImages")
+        (shown,) = re.findall('tensor_path: "(.*)"', (folder / "projector_config.pbtxt").read_text())
+        assert shown.startswith("00000/")
+        assert (folder / shown).is_file()
+
+
+def test_points_are_taken_evenly_and_need_no_images(tmp_path: Path) -> None:
+    model = LitSiamese("LitMLP", in_features=4, num_outputs=3)
+    logger = TensorBoardLogger(tmp_path)
+    data = ToyDataModule("iris", batch_size=2, test_fraction=0.5)  # batches of 8, 75 samples
+    quiet_trainer(callbacks=[EmbeddingProjector(count=20)], logger=logger).test(model, data, verbose=False)
+    (points,) = tmp_path.rglob("tensors.tsv")
+    assert len(points.read_text().splitlines()) == 20
+    names = (points.parent / "metadata.tsv").read_text().splitlines()
+    assert set(names) == {"setosa", "versicolor", "virginica"}
+    assert not list(tmp_path.rglob("sprite.png"))
+
+
+def test_other_models_have_no_points_and_embeddings_are_no_mistakes(tmp_path: Path) -> None:
+    for model, shown, hidden in (
+        (LitConvNet(channels=[4]), "grid", "points"),
+        (LitSiamese(encoder_args={"channels": [4]}), "points", "grid"),
+    ):
+        folder = tmp_path / type(model).__name__
+        callbacks: list[Callback] = [MistakeGrid(folder / "grid"), EmbeddingProjector(folder / "points")]
+        quiet_trainer(callbacks=callbacks).test(model, TinyImages(), verbose=False)
+        assert (folder / shown).exists()
+        assert not (folder / hidden).exists()
+
+
+def test_many_large_images_become_small() -> None:
+    x = torch.full((500, 1, 100, 50), 255, dtype=torch.uint8)
+    small = _thumbnails([x] * 20)  # a hundred on each side
+    assert small.shape == (10_000, 1, LARGEST_SPRITE // 100, LARGEST_SPRITE // 200)
+    assert small.eq(1).all()
