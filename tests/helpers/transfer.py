@@ -19,6 +19,7 @@ BACKBONE = "mobilenet_v3_small"  # small and fast, with batch norms and a dropou
 PUBLISHED = models.MobileNet_V3_Small_Weights.DEFAULT
 STEPS = 3  # in an epoch of TinyImages
 LAST = "runs/LitTransfer-TinyImages/version_{}/checkpoints/last.ckpt"
+NAMED = "--data tests.helpers.tiny.TinyImages"  # nothing else that a checkpoint names is imported
 
 State = dict[str, Tensor]
 
@@ -126,6 +127,7 @@ class Rates(Callback):
 
 
 LAST = "runs/LitTransfer-TinyImages/version_{}/checkpoints/last.ckpt"
+NAMED = "--data tests.helpers.tiny.TinyImages"  # nothing else that a checkpoint names is imported
 
 
 def saved_state(version: int) -> State:
@@ -143,7 +145,7 @@ def check_resumed(run: Run, transfer_flags: str, steps: list[int], more: str = "
     for version, step in enumerate(steps):
         interrupt(run, f"{transfer_flags} {more}", step)
         assert torch.load(LAST.format(2 * version + 1), weights_only=True)["global_step"] == step
-        run(f"--ckpt_path {LAST.format(2 * version + 1)} {more} --logger false")
+        run(f"{NAMED} --ckpt_path {LAST.format(2 * version + 1)} {more} --logger false")
         torch.testing.assert_close(saved_state(2 * version + 2), saved_state(0), rtol=0, atol=0)
 
 

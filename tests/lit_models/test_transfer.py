@@ -18,6 +18,7 @@ from tests.helpers.trainers import quiet_trainer
 from tests.helpers.transfer import (
     BACKBONE,
     LAST,
+    NAMED,
     PUBLISHED,
     STEPS,
     Colors,
@@ -198,9 +199,9 @@ def test_a_checkpoint_needs_no_file_of_weights(
     cli = run(f"{transfer_flags} --max_epochs 2 --model.unfreeze_epoch 1")
     folder = Path(cli.trainer.default_root_dir) / "checkpoints"
     Path(weights_file).unlink()
-    run(f"test --ckpt_path {folder}/best.ckpt")
-    run(f"predict --ckpt_path {folder}/best.ckpt")
-    resumed = run(f"--ckpt_path {folder}/last.ckpt --max_epochs 3 --logger false")
+    run(f"test {NAMED} --ckpt_path {folder}/best.ckpt")
+    run(f"predict {NAMED} --ckpt_path {folder}/best.ckpt")
+    resumed = run(f"{NAMED} --ckpt_path {folder}/last.ckpt --max_epochs 3 --logger false")
     assert resumed.trainer.current_epoch == 3
     assert loads == [weights_file]
 
@@ -264,12 +265,12 @@ def test_a_run_that_trained_the_head_resumes_with_the_whole_network(
 ) -> None:
     run(f"{transfer_flags} --max_epochs 2 --model.scheduler one-cycle")
     assert is_equal_to(_features_of(saved_state(0)), learned)
-    cli = run(f"--ckpt_path {LAST.format(0)} --max_epochs 4 --logger false --model.unfreeze_epoch 0")
+    cli = run(f"{NAMED} --ckpt_path {LAST.format(0)} --max_epochs 4 --logger false --model.unfreeze_epoch 0")
     assert not is_equal_to(_features_of(saved_state(1)), learned)
     scheduler = cli.trainer.lr_scheduler_configs[0].scheduler
     assert scheduler.last_epoch == cli.trainer.global_step
     assert len(cli.trainer.optimizers[0].param_groups) == 2
-    run(f"--ckpt_path {LAST.format(1)} --max_epochs 5 --logger false --model.unfreeze_epoch null")  # and back
+    run(f"{NAMED} --ckpt_path {LAST.format(1)} --max_epochs 5 --logger false --model.unfreeze_epoch null")  # and back
 
 
 def _features_of(state: State) -> State:
