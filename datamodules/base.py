@@ -95,7 +95,10 @@ class DataModule(AugmentingDataModule):
     @property
     def tests_fold(self) -> bool:
         """Whether the held-out fold is the test split, and not the validation split."""
-        return "test" in self.splits and self.splits["test"].samples.y is self.splits["train"].samples.y
+        if "test" not in self.splits:
+            return False
+        train, test = (self.splits[stage].samples for stage in ("train", "test"))
+        return train is test or getattr(train, "y", 0) is getattr(test, "y", 1)  # of images, other views of the same
 
     @property
     def in_features(self) -> int:
