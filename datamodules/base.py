@@ -157,13 +157,7 @@ class DataModule(AugmentingDataModule):
             self.trainer.limit_val_batches = 0  # so that `trainer.enable_validation` is right
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # whatever NumPy can read: a row, an image, a list
-        """Encode one raw input as in a batch.
-
-        Args:
-            raw: An array, list or image of the size of one input.
-
-        Returns:
-            A tensor of shape `input_shape`.
+        """Encode one raw input, an array, list or image of its size, as in a batch: a tensor of shape `input_shape`.
 
         Raises:
             DataError: If it is not of numbers, or of another size.

@@ -43,17 +43,10 @@ def listed(names: Sequence[str], most: int) -> str:
 def check_names(
     wanted: Sequence[str], found: Sequence[str], source: str = "", option: str = "", value: object = None
 ) -> None:
-    """Raise an error for a column that a table lacks.
-
-    Args:
-        wanted: The columns that are needed.
-        found: The columns of the table.
-        source: The table, for the message.
-        option: The argument that names the columns, if one does.
-        value: Its value.
+    """Raise an error for a column that is `wanted`, but not `found` in the table `source`.
 
     Raises:
-        DataError: If a column is not there; the message suggests the nearest name.
+        DataError: If there is one, about the option that names the columns, if given; it suggests the nearest name.
     """
     for name in wanted:
         if name not in found:

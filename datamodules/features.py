@@ -47,14 +47,7 @@ class AugmentingDataModule(LightningDataModule):
         self._features, self._annotated = {}, None
 
     def augment(self, x: Tensor) -> Tensor:
-        """Augment a training batch at random, each sample in its own way, on its device.
-
-        Args:
-            x: Inputs, shape `(B, *input_shape)`.
-
-        Returns:
-            Inputs of the same shape and type; here unchanged.
-        """
+        """Augment a training batch, `(B, *input_shape)`, at random, each sample in its own way; here: unchanged."""
         return x
 
     @property
@@ -99,8 +92,26 @@ class AugmentingDataModule(LightningDataModule):
         self._annotated = Split(Annotated(split.samples, more), split.indices)
 
     def _compute(self, split: Split, extract: Change, augment: Change, views: int, device: torch.device) -> Split:
-        loader = self._make_loader(split.samples, split.indices.split(EVALUATION_BATCHES * self.batch_size))
-        return compute_features(loader, split.size, extract, augment, views, self.seed, device)
+        """Return samples of all features, all first versions before all second ones, and the indices of the first."""
+        batches = self._make_loader(split.samples, split.indices.split(EVALUATION_BATCHES * self.batch_size))
+        found: Tensor | None = None
+        targets, start = [], 0
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            # `disable=None`: no progress bar in a file.
+            progress = tqdm(batches, "computing features", unit=" batches", disable=None, leave=False)
+            for number, (x, y) in enumerate(progress):
+                x = x.to(device)
+                for view in range(views):
+                    # Seeded by batch and version, so that a resumed run gets the same features.
+                    torch.manual_seed((self.seed * 2**20 + number) * 2**10 + view)
+                    features = extract(augment(x)).float().cpu()
+                    if found is None:
+                        found = torch.empty(views, split.size, *features.shape[1:])
+                    found[view, start : start + len(y)] = features
+                targets.append(y)
+                start += len(y)
+        assert found is not None
+        return Split(Samples(found.flatten(0, 1), torch.cat(targets * views)), torch.arange(split.size))
 
     def _split(self, stage: Stage) -> Split:
         """Return what the loader of a stage loads: the split, or what replaces it in this fit."""
@@ -108,43 +119,6 @@ class AugmentingDataModule(LightningDataModule):
             return self._annotated
         split: Split = self._features.get(stage) or self.splits[stage]
         return split
-
-
-def compute_features(
-    batches: Iterable[Any], size: int, extract: Change, augment: Change, views: int, seed: int, device: torch.device
-) -> Split:
-    """Compute the features of all samples, in one pass over them.
-
-    Args:
-        batches: Inputs with their targets, in a fixed order.
-        size: How many samples there are.
-        extract: From a batch of inputs to features, `(B, F)`.
-        augment: Augments a batch of inputs at random.
-        views: How many augmented versions of each sample to compute.
-        seed: Seed of the augmentation; a resumed run gets the same features.
-        device: The device of `extract`.
-
-    Returns:
-        Samples of `views * size` features, all first versions before all second ones, and the indices of the first.
-    """
-    found: Tensor | None = None
-    targets, start = [], 0
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        # `disable=None`: no progress bar in a file.
-        for number, (x, y) in enumerate(
-            tqdm(batches, "computing features", unit=" batches", disable=None, leave=False)
-        ):
-            x = x.to(device)
-            for view in range(views):
-                torch.manual_seed((seed * 2**20 + number) * 2**10 + view)
-                features = extract(augment(x)).float().cpu()
-                if found is None:
-                    found = torch.empty(views, size, *features.shape[1:])
-                found[view, start : start + len(y)] = features
-            targets.append(y)
-            start += len(y)
-    assert found is not None
-    return Split(Samples(found.flatten(0, 1), torch.cat(targets * views)), torch.arange(size))
 
 
 def _identity(x: Tensor) -> Tensor:

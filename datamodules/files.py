@@ -10,11 +10,7 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".parquet", ".pq", ".gz")  # of the
 
 
 def find_files(path: str, option: str = "path") -> list[Path]:
-    """Return the files at a path, sorted: one file, those that match a glob, or the tables in a folder.
-
-    Args:
-        path: A file, a folder or a glob.
-        option: The argument that named it, for messages.
+    """Return the files at a path, which `option` names, sorted: one, those that match a glob, or a folder's tables.
 
     Raises:
         DataError: If there is none; the message suggests the nearest name.

@@ -34,14 +34,7 @@ class BatchDataset(Dataset[Any], ABC):
 
     @abstractmethod
     def take(self, indices: Tensor) -> Any:  # noqa: ANN401  # one tensor, or several
-        """Return a batch in one call for each tensor.
-
-        Args:
-            indices: The samples, shape `(B,)`, none negative.
-
-        Returns:
-            A tensor of shape `(B, ...)`, or a tuple of them.
-        """
+        """Return a batch, `(B, ...)` or a tuple of such tensors, from indices, `(B,)`, none negative."""
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Any:  # noqa: ANN401
         """Return one sample, or a batch; a negative index counts from the end.
@@ -84,12 +77,7 @@ class Samples(BatchDataset):
 
 
 class Annotated(Samples):
-    """Samples with a third part.
-
-    Args:
-        samples: The samples.
-        more: Their third parts, shape `(N, ...)`.
-    """
+    """Samples with a third part, `more`, of shape `(N, ...)`."""
 
     def __init__(self, samples: Samples, more: Tensor) -> None:
         super().__init__(samples.x, samples.y)

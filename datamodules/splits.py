@@ -16,12 +16,9 @@ Stage = Literal["train", "val", "test"]
 class Holdout:
     """Random samples, stratified by class; or whole groups; or the last samples in time.
 
+    The first five arguments are those of `DataModule`.
+
     Args:
-        val_fraction: Share of the training samples that is held out for validation.
-        test_fraction: Share of all samples that is held out for the test.
-        num_folds: If not 0, `fold` of so many folds is held out for the test, or for validation if the test is given.
-        fold: Which fold, counted from 0.
-        seed: Seed of the random choice.
         stratify: Whether each class gives its share.
         groups: Group of every sample, `(N,)`; none is divided.
         times: Time of every sample, `(N,)`: the last are held out. Folds are successive, and each is predicted from
@@ -92,15 +89,7 @@ class Holdout:
 
 
 def check_folds(num_folds: int, given: Collection[Stage]) -> None:
-    """Raise an error if no fold can be held out.
-
-    Args:
-        num_folds: How many folds are asked for.
-        given: The splits that have samples of their own.
-
-    Raises:
-        DataError: If both validation and test are given.
-    """
+    """Raise a `DataError` if folds are asked for, but validation and test are both given."""
     if num_folds and "val" in given and "test" in given:
         problem = "validation and test are given, so there is no fold to hold out"
         raise DataError(problem, option="num_folds", value=num_folds)
@@ -146,15 +135,9 @@ def holdout(indices: Tensor, fraction: float, seed: int, labels: Tensor | None =
 
 
 def kfold_groups(groups: Tensor, num_folds: int, seed: int) -> list[Tensor]:
-    """Divide samples into folds of nearly equal size so that none of their groups is divided.
+    """Divide samples as `kfold` does, so that none of their `groups`, shape `(n,)`, integers, is divided.
 
-    Args:
-        groups: Group of every sample, shape `(n,)`, integers.
-        num_folds: How many folds to make.
-        seed: Seed of the order in which groups are dealt out.
-
-    Returns:
-        The sorted indices of each fold, disjoint and together complete; with fewer groups than folds, some are empty.
+    With fewer groups than folds, some folds are empty.
     """
     place, inverse = _places(groups, seed)
     fold = (place * num_folds).long()[inverse]
@@ -162,16 +145,9 @@ def kfold_groups(groups: Tensor, num_folds: int, seed: int) -> list[Tensor]:
 
 
 def holdout_groups(indices: Tensor, fraction: float, seed: int, groups: Tensor) -> tuple[Tensor, Tensor]:
-    """Hold out whole groups, which are together nearly a fraction of some samples.
+    """Hold out whole `groups`, shape `(n,)`, integers, which are together nearly a fraction of some samples.
 
-    Args:
-        indices: The samples to divide, shape `(n,)`.
-        fraction: The share to hold out, 0 to 1.
-        seed: Seed of the choice.
-        groups: Group of every one of these samples, shape `(n,)`, integers.
-
-    Returns:
-        The indices that stay and the indices held out, in their order.
+    Otherwise as `holdout`; the indices are in their order.
     """
     place, inverse = _places(groups, seed)
     taken = (place < fraction)[inverse]
@@ -179,31 +155,19 @@ def holdout_groups(indices: Tensor, fraction: float, seed: int, groups: Tensor) 
 
 
 def holdout_last(indices: Tensor, fraction: float, times: Tensor) -> tuple[Tensor, Tensor]:
-    """Hold out the last of some samples.
-
-    Args:
-        indices: The samples to divide, shape `(n,)`.
-        fraction: The share to hold out, 0 to 1; `round(n * fraction)` samples are taken.
-        times: Time of every one of these samples, shape `(n,)`, in any unit.
-
-    Returns:
-        The indices that stay and the indices held out, both sorted.
-    """
+    """Hold out the last of some samples, as `holdout` does, by their `times`, shape `(n,)`, in any unit."""
     order = times.argsort(stable=True)
     stay = len(indices) - round(len(indices) * fraction)
     return indices[order[:stay].sort().values], indices[order[stay:].sort().values]
 
 
 def downsample(indices: Tensor, labels: Tensor, seed: int) -> Tensor:
-    """Reduce every class to as many random samples as the smallest class has.
+    """Reduce every class to as many random samples as the smallest class has; return their sorted indices.
 
     Args:
         indices: The samples to choose from, shape `(n,)`.
         labels: Their classes, shape `(n,)`.
         seed: Seed of the choice.
-
-    Returns:
-        The sorted indices that are kept.
     """
     order = _shuffle(len(indices), seed, labels)
     counts = labels.unique(return_counts=True)[1]
@@ -213,14 +177,7 @@ def downsample(indices: Tensor, labels: Tensor, seed: int) -> Tensor:
 
 
 def class_weights(labels: Tensor) -> Tensor:
-    """Compute weights by which each class is drawn equally often.
-
-    Args:
-        labels: Class of every sample, shape `(n,)`.
-
-    Returns:
-        One over the size of each sample's class, shape `(n,)`, float64.
-    """
+    """Return one over the size of each sample's class, `(n,)`, float64, from the classes, `(n,)`."""
     _, inverse, counts = labels.unique(return_inverse=True, return_counts=True)
     weights: Tensor = counts.double().reciprocal()[inverse]
     return weights

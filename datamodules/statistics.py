@@ -5,13 +5,10 @@ from torch import Tensor
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute mean and standard deviation over the first dimension, in float64; return them in float32.
-
-    Args:
-        x: Numbers, shape `(n, ...)`.
+    """Compute mean and standard deviation of numbers, `(n, ...)`, over the first dimension, in float64.
 
     Returns:
-        Two tensors of shape `(...)`; the deviation of a constant is 1.
+        Two float32 tensors of shape `(...)`; the deviation of a constant is 1.
     """
     std, mean = torch.std_mean(x.double(), dim=0, correction=0)
     return mean.float(), torch.where(std > 0, std, 1.0).float()

@@ -221,14 +221,10 @@ class CSVDataModule(LabeledDataModule):
         return {} if name is None or name not in self.source.files.names else {name: self.source.keys(name)}
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # a mapping, or anything that NumPy can read
-        """Encode one row as in a batch.
+        """Encode one row as in a batch, `(F,)`.
 
         Args:
-            raw: A value for each feature, by name; None or an absent one is missing. Or numbers that are encoded
-                already.
-
-        Returns:
-            Shape `(F,)`.
+            raw: A value for each feature, by name; None or an absent one is missing. Or encoded numbers.
 
         Raises:
             DataError: If a value is not of its column's kind.
@@ -264,12 +260,8 @@ class CSVDataModule(LabeledDataModule):
         for option, asked in self._asked().items():
             trained = state_dict["asked"][option]
             if asked and asked != trained:
-                raise DataError(
-                    f"this model was trained with {trained}, and its columns stay as they are",
-                    "train anew without `ckpt_path`",
-                    option,
-                    asked,
-                )
+                problem = f"this model was trained with {trained}, and its columns stay as they are"
+                raise DataError(problem, "train anew without `ckpt_path`", option, asked)
         self.target = self.target or state_dict["target"]
         self.key_column = self.key_column or state_dict["key_column"]
         self.class_names, self.task = state_dict["class_names"], state_dict["task"]

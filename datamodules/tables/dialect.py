@@ -27,16 +27,7 @@ SAMPLE = 2**18  # bytes, from which the dialect and the types of the columns are
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a text table is written; None is inferred from the beginning of the file.
-
-    Args:
-        header: Whether the first line has the names of the columns.
-        delimiter: The character between two values.
-        quote: The character around values that contain a delimiter.
-        decimal: The decimal sign.
-        encoding: Python's name of the encoding; UTF-8, with or without a mark, or UTF-16 with one, unless given.
-        missing_values: Further signs of a missing value, besides the usual ones.
-    """
+    """How a text table is written, as the options of `LabeledDataModule`; None is inferred from its beginning."""
 
     header: bool | None = None
     delimiter: str | None = None

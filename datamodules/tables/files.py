@@ -63,11 +63,8 @@ class TableFiles:
         expected: Sequence[str] | None = None,
         text: Sequence[str] = (),
     ) -> None:
-        self.option = option
-        self.expected = expected
-        self.text = tuple(sorted(text))
-        self.given = dialect
-        self.cache = Cache(cache_dir)
+        self.option, self.expected, self.text = option, expected, tuple(sorted(text))
+        self.given, self.cache = dialect, Cache(cache_dir)
         try:
             self.files = find_files(path, option)
             self.size = sum(file.stat().st_size for file in self.files)
@@ -186,12 +183,11 @@ class TableFiles:
                 )
                 return self.cache.write(self.cached, partial(self._write, tables=parts))
             except OSError as error:
-                raise DataError(
+                problem, remedy = (
                     f"the parsed table cannot be kept there ({error})",
                     "make room, or give another folder",
-                    "cache_dir",
-                    str(self.cache.folder),
-                ) from error
+                )
+                raise DataError(problem, remedy, "cache_dir", str(self.cache.folder)) from error
             except WrongTypeError as error:
                 # The beginning did not tell the type of a column: it is widened, and all begins anew.
                 name = error.column

@@ -17,12 +17,7 @@ from datamodules.user_data import Source, UserDataModule
 
 
 class LabeledSource(Source):
-    """Everything read from the tables of a `LabeledDataModule`.
-
-    Args:
-        data: The data module.
-        files: The files at its path.
-    """
+    """Everything read from the tables of a `LabeledDataModule`; `files` are those at its path."""
 
     data: "LabeledDataModule"
 

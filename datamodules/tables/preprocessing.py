@@ -116,15 +116,12 @@ class TablePreprocessor:
         return mean, std
 
     def encode(self, table: pa.Table, where: Where, source: str) -> NDArray[np.float32]:
-        """Encode rows as numbers.
+        """Encode the rows of a table, with all features among its columns, as numbers, `(N, F)`.
 
         Args:
-            table: A table with all features among its columns, in any order.
+            table: The table.
             where: Returns the place of a value, for messages.
             source: The name of the table, for messages.
-
-        Returns:
-            Shape `(N, F)`.
 
         Raises:
             DataError: If a feature is missing, or a value of a number is text, infinite, or too large for float32.
@@ -146,21 +143,14 @@ class TablePreprocessor:
             met = [label for label in labels if label is not None]
             if known and met and all(map(is_number_text, met)) and not any(map(is_number_text, known)):
                 row = int((index == labels.index(met[0])).argmax())
-                raise DataError(
-                    f"{where(row, column.name)}: numbers, where the model was trained on text ({listed(known, 3)})"
-                )
+                problem = f"numbers, where the model was trained on text ({listed(known, 3)})"
+                raise DataError(f"{where(row, column.name)}: {problem}")
             codes = {value: code for code, value in enumerate(column.categories, 1)}
             x[:, at] = np.array([codes.get(label, 0) for label in labels], np.float32)[index]
         return x
 
     def encode_row(self, raw: Mapping[str, Any]) -> NDArray[np.float32]:
-        """Encode one row.
-
-        Args:
-            raw: A value for each feature, by name; None or an absent one is missing.
-
-        Returns:
-            Shape `(F,)`.
+        """Encode one row, a value for each feature by name (None or an absent one is missing), as `(F,)`.
 
         Raises:
             DataError: If a value is not of its column's kind.
@@ -210,11 +200,7 @@ def describe(columns: TablePreprocessor, table: pa.Table, rows: NDArray[np.int64
 
 
 def fit(
-    table: pa.Table,
-    rows: NDArray[np.int64] | None,
-    where: Where,
-    roles: dict[str, str],
-    kinds: dict[str, Kind],
+    table: pa.Table, rows: NDArray[np.int64] | None, where: Where, roles: dict[str, str], kinds: dict[str, Kind]
 ) -> TablePreprocessor:
     """Infer the type of each column, drop uninformative ones, and fit the others on the training rows.
 
@@ -228,12 +214,10 @@ def fit(
     Raises:
         DataError: If a column of numbers has text, infinity or too large a number in it, or no feature is left.
     """
-    found = []
-    for name in table.column_names:
-        if name in roles:
-            found.append(Column(name, "number", roles[name]))
-        else:
-            found.append(_fit_one(name, table[name], rows, where, kinds.get(name)))
+    found = [
+        Column(name, "number", roles[name]) if name in roles else _fit_one(name, values, rows, where, kinds.get(name))
+        for name, values in zip(table.column_names, table.columns, strict=True)
+    ]
     columns = TablePreprocessor(found)
     if not len(columns):
         roles_found = "; ".join(f"{column.name}: {column.role}" for column in found)
@@ -249,10 +233,11 @@ def _fit_one(
     if kind is None:
         return Column(name, "category", f"dropped: {values.type} cannot be learned from")
     column = Column(name, kind)
-    named = IDENTIFIER_NAME.search(name) and not asked and not pa.types.is_floating(values.type)
-    if named and _all_differ(values, rows):
-        column.role = IDENTIFIER
-        return column
+    if IDENTIFIER_NAME.search(name) and not asked and not pa.types.is_floating(values.type):
+        seen = values if rows is None else values.take(pa.array(rows))
+        if pc.count_distinct(seen, mode="all").as_py() == len(seen):
+            column.role = IDENTIFIER
+            return column
     if kind == "category":
         labels, index = texts(values, name, where)
         _fit_category(column, labels, index if rows is None else index[rows], asked)
@@ -260,11 +245,6 @@ def _fit_one(
         x = numbers(values, name, where)
         _fit_number(column, x if rows is None else x[rows])
     return column
-
-
-def _all_differ(values: pa.ChunkedArray, rows: NDArray[np.int64] | None) -> bool:
-    seen = values if rows is None else values.take(pa.array(rows))
-    return bool(pc.count_distinct(seen, mode="all").as_py() == len(seen))
 
 
 def _fit_category(column: Column, labels: list[str | None], index: NDArray[np.int64], asked: bool) -> None:
@@ -290,7 +270,8 @@ def _fit_number(column: Column, x: NDArray[np.floating[Any]]) -> None:
         column.role = "dropped: empty"
         return
     known = x[~gaps] if column.missing else x
-    column.median = float(np.median(thin(known)))
+    some = known if len(known) <= SAMPLE else known[np.random.default_rng(0).integers(0, len(known), SAMPLE)]
+    column.median = float(np.median(some))
     x = np.where(gaps, column.median, x) if column.missing else x
     column.mean, std = float(x.mean(dtype=np.float64)), float(x.std(dtype=np.float64))
     column.std = std if std > 0 else 1.0
@@ -298,8 +279,3 @@ def _fit_number(column: Column, x: NDArray[np.floating[Any]]) -> None:
         column.offset = column.mean
     if std == 0 and not column.missing:
         column.role = "dropped: constant"
-
-
-def thin(x: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Return `SAMPLE` random values of `x`, the same every time, or all of them if there are no more."""
-    return x if len(x) <= SAMPLE else x[np.random.default_rng(0).integers(0, len(x), SAMPLE)]

@@ -32,12 +32,7 @@ class RowGroup(NamedTuple):
 
 
 class RowGroups:
-    """The row groups of a table in Parquet files.
-
-    Args:
-        files: The files, of the same columns.
-        text: Columns that are read as text, whatever their type.
-    """
+    """The row groups of a table in Parquet files of the same columns; those in `text` are read as text."""
 
     def __init__(self, files: list[Path], text: Sequence[str] = ()) -> None:
         self.text = text

@@ -235,16 +235,9 @@ class StreamedTable(TableSource):
 
     @property
     def _division(self) -> Division:
-        data = self.data
-        return Division(
-            data.seed,
-            0.0 if data.test_path else data.test_fraction,
-            0.0 if data.val_path else data.val_fraction,
-            data.num_folds,
-            data.fold,
-            data.test_path is not None,
-            data.group_column,
-        )
+        data, has_test = self.data, self.data.test_path is not None
+        test, val = 0.0 if has_test else data.test_fraction, 0.0 if data.val_path else data.val_fraction
+        return Division(data.seed, test, val, data.num_folds, data.fold, has_test, data.group_column)
 
     def _stream(
         self,
@@ -256,16 +249,7 @@ class StreamedTable(TableSource):
         labeled: bool = True,
     ) -> TableStream:
         data, trains = self.data, stage == "train"
-        return TableStream(
-            table,
-            data.columns,
-            self.target_column if labeled else None,
-            data.class_names if labeled else None,
-            stage,
-            counts,
-            division,
-            data.batch_size * (1 if trains else EVALUATION_BATCHES),
-            trains,
-            data.seed,
-            files.where,
-        )
+        target, classes = (self.target_column, data.class_names) if labeled else (None, None)
+        size = data.batch_size * (1 if trains else EVALUATION_BATCHES)
+        columns, where = data.columns, files.where
+        return TableStream(table, columns, target, classes, stage, counts, division, size, trains, data.seed, where)
