@@ -142,7 +142,7 @@ class ImageDataModule(DataModule):
         `mean` and `std` are of each channel, `(C, 1, 1)`, in units of [0, 1]; a regression has those of its `target_`.
         """
         samples, indices = self.splits["train"]
-        targets = {}
+        targets: dict[str, Tensor] = {}
         if self.class_names is None:  # a regression
             targets["target_mean"], targets["target_std"] = moments(samples.y[indices])
         x = self.evaluated(samples).x

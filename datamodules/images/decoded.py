@@ -99,10 +99,7 @@ def decode_all(decoder: Decoder, cache: CacheMode, cache_dir: Path, name: str, s
             room, else the memory if a quarter of it suffices, else none.
         cache_dir: The folder of such files.
         name: The name of the images, shown while they are decoded.
-        stop: Whether the first bad image is an error.
-
-    Returns:
-        The decoded images, bad ones black, and which are bad.
+        stop: Whether the first bad image is an error; else it is black.
 
     Raises:
         DataError: If an image is bad and `stop` is true, or the cache cannot be written.

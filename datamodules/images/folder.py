@@ -20,9 +20,7 @@ class ImageFolderDataModule(UserImageDataModule):
     """Images in folders: `path/CLASS/*`, or split by hand: `path/train/CLASS/*`, `path/val/...`, `path/test/...`.
 
     An image is found by its file name extension and decoded by its content. Where there is `val` and no `test`, nothing
-    is held out for a test.
-
-    `predict` takes any folder with images somewhere in it, or one image.
+    is held out for a test. `predict` takes any folder with images somewhere in it, or one image.
 
     Args:
         kwargs: Options of `UserImageDataModule`, `ImageDataModule`, `UserDataModule` and `DataModule`.
@@ -77,13 +75,9 @@ def readable(name: str | Path) -> str:
 
 
 def find_images(root: Path) -> tuple[list[Path], int]:
-    """Find the files below a folder that have an image's file name extension, but hidden ones.
+    """Return the sorted paths below `root` of images, by their file name extension, and the number of other files.
 
-    Returns:
-        Their sorted paths below `root`, and the number of other files.
-
-    Raises:
-        OSError: If a folder cannot be read.
+    What is hidden is skipped. Raises an `OSError` if a folder cannot be read.
     """
     found, others = [], 0
     for folder, folders, files in os.walk(root, onerror=_raise, followlinks=True):

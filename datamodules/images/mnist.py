@@ -33,7 +33,7 @@ class DigitsDataModule(ImageDataModule):
 
     def load(self) -> dict[Stage, Samples]:
         """Load the images, their 17 gray levels spread over 0 to 255."""
-        from sklearn.datasets import load_digits  # takes a second, which a look at the options need not wait for
+        from sklearn.datasets import load_digits  # takes a second, which help need not wait for
 
         x, y = load_digits(return_X_y=True)
         images = (torch.from_numpy(x) * (255 / 16)).round().to(torch.uint8)

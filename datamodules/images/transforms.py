@@ -31,22 +31,18 @@ Config = str | dict[str, Any]  # a class name, or {"class_path": name, "init_arg
 _CACHED = 2**19  # how many numbers a CPU works on at once
 
 _NAMES = [name for name, cls in vars(v2).items() if inspect.isclass(cls) and issubclass(cls, v2.Transform)][1:]
-_REFUSED: dict[str, tuple[str, str]] = {  # problem and remedy
-    "Normalize": ("the model normalizes, so that its checkpoint does", "leave it out and give `normalize` instead"),
-    "Lambda": ("a function has no name here", "write a class derived from v2.Transform and give its import path"),
-    "LinearTransformation": ("its tensors cannot be written here", "write a class of your own, give its import path"),
-    "ToPILImage": ("a batch is one tensor", "leave it out"),
-    "UniformTemporalSubsample": ("it is for videos", "leave it out"),
-    **dict.fromkeys(("MixUp", "CutMix"), ("it changes the labels too, and only images come here", "leave it out")),
-    **dict.fromkeys(("FiveCrop", "TenCrop"), ("it makes several images of one", "take CenterCrop or RandomCrop")),
-    **dict.fromkeys(
-        ("RandomIoUCrop", "SanitizeBoundingBoxes", "ClampBoundingBoxes", "ConvertBoundingBoxFormat", "SetClampingMode"),
-        ("it is for bounding boxes, and only images come here", "leave it out"),
-    ),
-    **dict.fromkeys(
-        ("SanitizeKeyPoints", "ClampKeyPoints"), ("it is for key points, and only images come here", "leave it out")
-    ),
-}
+_BOXES = "RandomIoUCrop SanitizeBoundingBoxes ClampBoundingBoxes ConvertBoundingBoxFormat SetClampingMode"
+_REFUSED = [  # names, problem and remedy
+    ("Normalize", "the model normalizes, so that its checkpoint does", "leave it out and give `normalize` instead"),
+    ("Lambda", "a function has no name here", "write a class derived from v2.Transform and give its import path"),
+    ("LinearTransformation", "its tensors cannot be written here", "write a class of your own, give its import path"),
+    ("ToPILImage", "a batch is one tensor", "leave it out"),
+    ("UniformTemporalSubsample", "it is for videos", "leave it out"),
+    ("MixUp CutMix", "it changes the labels too, and only images come here", "leave it out"),
+    ("FiveCrop TenCrop", "it makes several images of one", "take CenterCrop or RandomCrop"),
+    (_BOXES, "it is for bounding boxes, and only images come here", "leave it out"),
+    ("SanitizeKeyPoints ClampKeyPoints", "it is for key points, and only images come here", "leave it out"),
+]
 _OBJECTS: dict[str, dict[str, Any]] = {  # arguments that take no string, or only in small letters
     "dtype": {name: getattr(torch, name) for name in ("uint8", "float16", "bfloat16", "float32", "float64")},
     "interpolation": {mode.value: mode for mode in v2.InterpolationMode},
@@ -57,11 +53,9 @@ _OBJECTS: dict[str, dict[str, Any]] = {  # arguments that take no string, or onl
 def build(configs: Sequence[Config], option: str) -> list[Transform]:
     """Build transforms from their names and arguments.
 
-    A name is one of `torchvision.transforms.v2`, or the import path of any class derived from its `Transform`. A dtype,
-    an interpolation and a policy are given by name; transforms within a transform as those in the list.
-
     Args:
-        configs: Class names, or dictionaries of `class_path` and `init_args`.
+        configs: Class names of `torchvision.transforms.v2`, import paths of classes derived from its `Transform`, or
+            dictionaries of `class_path` and `init_args`. Dtypes, interpolations and policies are given by name.
         option: The argument that named them, for messages.
 
     Raises:
@@ -104,8 +98,9 @@ def _find(path: Any, option: str) -> Any:  # noqa: ANN401  # what a config holds
     if not (inspect.isclass(cls) and issubclass(cls, v2.Transform)) or cls is v2.Transform:
         remedy = f"write {name} alone" if name in _NAMES else "derive it from that"
         raise DataError(f"{path} is not a torchvision.transforms.v2.Transform", remedy, option)
-    for refused, (reason, remedy) in _REFUSED.items():
-        if issubclass(cls, getattr(v2, refused, ())):  # an older torchvision lacks some
+    for refused, reason, remedy in _REFUSED:
+        # An older torchvision lacks some.
+        if issubclass(cls, tuple(getattr(v2, known) for known in refused.split() if hasattr(v2, known))):
             raise DataError(f"{name} cannot be used here: {reason}", remedy, option)
     return cls
 
@@ -144,10 +139,7 @@ def transform_batch(transforms: Sequence[Transform], x: Tensor) -> Tensor:
 
     Args:
         transforms: Any transforms of `torchvision.transforms.v2`, or derived from its `Transform`.
-        x: Images, shape `(B, C, H, W)`, uint8 or floating point.
-
-    Returns:
-        Images of one shape, `(B, C', H', W')`, on the same device.
+        x: Images, shape `(B, C, H, W)`, uint8 or floating point, which become `(B, C', H', W')` on the same device.
 
     Raises:
         DataError: If a transform cannot take such images, or leaves them in different sizes.
@@ -216,7 +208,7 @@ def _each(transform: Transform, images: Iterable[Tensor]) -> Tensor | list[Tenso
 
 
 def _join(parts: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
-    """Join parts of a batch to a batch, or to a list of images if these differ in shape or type."""
+    """Return one batch, or a list of images if these differ in shape or type."""
     whole = [part for part in parts if isinstance(part, Tensor)]
     if len(whole) == len(parts) and len({(part.shape[1:], part.dtype) for part in whole}) == 1:
         return torch.cat(whole) if len(whole) > 1 else whole[0]

@@ -82,8 +82,8 @@ class ImageSource(Source):
         labels = [str(self.found.labels[number]) for number in numbers]
         for number, label in zip(numbers, labels, strict=True):
             if label not in known:
-                problem = f"{self.found.images.names[number]} is of class {label!r}, which is none of those that are "
-                problem += f"trained on ({listed(names, 8)})"
+                why = f"of class {label!r}, which is none of those that are trained on ({listed(names, 8)})"
+                problem = f"{self.found.images.names[number]} is {why}"
                 raise DataError(problem, "remove it, or train again", "path", self.data.path)
         y = torch.tensor([known[label] for label in labels], dtype=torch.long)
         return Samples(Transformed(self.decoded.images, torch.tensor(numbers, dtype=torch.long)), y)
@@ -107,10 +107,8 @@ class UserImageDataModule(UserDataModule, ImageDataModule):
     """Base of data modules for the user's images. A leaf defines `find`.
 
     Every image is decoded once, to upright RGB; its shorter side is resized to `resize_size` pixels and the center
-    cropped. The transforms start from these decoded images. A batch is uint8, `(B, 3, image_size, image_size)`.
-
-    By default, training takes a random resized crop of 35 to 100 % of the area and a random horizontal flip, and
-    evaluation the center.
+    cropped. Transforms start from there: by default, training takes a random resized crop of 35 to 100 % of the area
+    and a random horizontal flip, and evaluation the center. A batch is uint8, `(B, 3, image_size, image_size)`.
 
     Args:
         path: Where the images are. `predict` predicts all of them; `test` tests all of them if they are not what the
@@ -205,11 +203,11 @@ class UserImageDataModule(UserDataModule, ImageDataModule):
     def load(self) -> dict[Stage, Samples]:
         """Decode the images, and divide them into the splits that their folders or the data set give."""
         _ = self.class_names  # an error where there are none comes before any image is decoded
-        source = self.source
+        source, found = self.source, self.source.found
         parts: dict[Stage, list[int]] = {}
         for number in source.good:
-            if source.found.labels[number] is not None:
-                parts.setdefault(source.found.stages[number] or "train", []).append(number)
+            if found.labels[number] is not None:
+                parts.setdefault(found.stages[number] or "train", []).append(number)
         if "val" in parts and not self.num_folds:
             parts.setdefault("test", [])  # who divides by hand wants to train on all of `train`
         given = {stage: source.samples(numbers) for stage, numbers in parts.items()}
@@ -229,8 +227,7 @@ class UserImageDataModule(UserDataModule, ImageDataModule):
             counts = samples.y[indices].bincount(minlength=len(self.class_names)).tolist()
             shares = [f"{name} ({count:,})" for name, count in zip(self.class_names, counts, strict=True)]
             logger.info(f"images to train on: {listed(shares, 10)}")
-            unlabeled = self.source.found.labels.count(None)
-            if unlabeled:
+            if unlabeled := self.source.found.labels.count(None):
                 logger.warning(f"images without a class, which are dropped: {unlabeled:,}")
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # whatever holds an image
