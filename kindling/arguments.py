@@ -20,7 +20,7 @@ TRAINER_FLAGS = sorted(inspect.signature(Trainer.__init__).parameters.keys() - {
 
 _OF_TRAINER = re.compile(rf"^--(?=({'|'.join(TRAINER_FLAGS)})([.=+]|$))")
 # Flags whose values name classes or files: `--flag value`, `--flag=value`, and `+=` to add one more.
-_NAMING = re.compile(r"--(trainer\.callbacks|trainer\.logger|config)(\+?)(?:=(.*))?", re.DOTALL)
+_NAMING = re.compile(r"--(trainer\.callbacks|trainer\.logger|config|model|data)(\+?)(?:=(.*))?", re.DOTALL)
 
 
 def expand(args: list[str]) -> list[str]:
@@ -62,7 +62,9 @@ def options_of(cls: type) -> dict[str, inspect.Parameter]:
 
 
 def _class_path(name: str) -> str:
-    """Return the class path of a name; a bare `EarlyStopping` is ours, and not Lightning's."""
+    """Return the class path of a name; a bare `EarlyStopping` is ours, and a bare `CSVLogger` is Lightning's."""
+    if inspect.isclass(getattr(loggers, name, None)):
+        return f"lightning.pytorch.loggers.{name}"
     return f"kindling.callbacks.{name}" if name in callbacks.__all__ else public_address(name)
 
 
@@ -75,7 +77,7 @@ def _spelled(args: list[str], subcommand: str) -> Iterator[str]:
             yield arg
             continue
         flag = f"--{match[1]}{match[2]}="
-        if match[1] == "config":
+        if match[1] == "config" or value.endswith((".yaml", ".yml")):
             yield flag + _flat(value, subcommand)
         elif value.startswith(("[", "{")):
             yield flag + yaml.safe_dump(_resolved(yaml.safe_load(value)), default_flow_style=True, width=10**6)
@@ -94,10 +96,17 @@ def _flat(file: str, subcommand: str) -> str:
     if not isinstance(content, dict):
         return file
     flat = {key: value for key, value in content.items() if key not in SUBCOMMANDS}
-    if len(flat) < len(content):
-        flat |= content.get(subcommand) or {}
+    section = content.get(subcommand) or {}
+    if not isinstance(section, dict):
+        return file
+    flat = _merged(flat, section)
     flat = _resolved(flat)
     return file if flat == content else yaml.safe_dump(flat)
+
+
+def _merged(outer: dict[str, Any], inner: dict[str, Any]) -> dict[str, Any]:
+    both = {key for key in outer.keys() & inner.keys() if isinstance(outer[key], dict) and isinstance(inner[key], dict)}
+    return {**outer, **inner, **{key: _merged(outer[key], inner[key]) for key in both}}
 
 
 def _resolved(node: Any, key: str = "") -> Any:  # noqa: ANN401  # whatever YAML holds
@@ -106,6 +115,8 @@ def _resolved(node: Any, key: str = "") -> Any:  # noqa: ANN401  # whatever YAML
         return [_resolved(item, key) for item in node]
     if isinstance(node, str) and key.rstrip("+") in ("callbacks", "logger"):
         node = {"class_path": node}
+    if isinstance(node, str) and key in ("model", "data"):
+        return public_address(node)
     if not isinstance(node, dict):
         return node
     node = {name: _resolved(value, name) for name, value in node.items()}
@@ -118,5 +129,5 @@ def _resolved(node: Any, key: str = "") -> Any:  # noqa: ANN401  # whatever YAML
 
 def _takes_save_dir(class_path: str) -> bool:
     """Whether a class is one of Lightning's loggers that write to a folder; an empty one means the run's."""
-    logger = getattr(loggers, class_path.rpartition(".")[2], None)
+    logger = getattr(loggers, class_path.removeprefix("lightning.pytorch.loggers."), None)
     return inspect.isclass(logger) and "save_dir" in inspect.signature(logger).parameters

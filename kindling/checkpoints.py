@@ -15,10 +15,13 @@ import lit_models
 
 # The packages whose classes files name, by the first part of a present or former address.
 PACKAGES = {"lit_models": lit_models, "datamodules": datamodules, "callbacks": kindling.callbacks}
-# Importing these runs nothing but what they define.
-TRUSTED = ("lightning.pytorch.", "torch.optim.", "torchvision.transforms.v2.")
-# Options whose value is imported.
-IMPORTED = {"class_path", "student", "encoder", "teacher_class", "tokenizer", "train_transforms", "eval_transforms"}
+# Modules whose classes may be named; what is called as a function, as a tokenizer is, never.
+TRUSTED = re.compile(r"torch\.optim(\.\w+)*|torchvision\.transforms\.v2|lightning\.pytorch\.cli")
+# Settings whose values, and all that is in them, may be imported.
+IMPORTED = {
+    *("class_path", "student", "encoder", "teacher_class", "tokenizer", "train_transforms", "eval_transforms"),
+    *("optimizer", "lr_scheduler"),
+}
 
 
 def public_address(path: str) -> str:
@@ -47,20 +50,20 @@ def read_checkpoint(path: str) -> Checkpoint:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         _ = checkpoint["state_dict"]
+        settings: dict[str, Any] = {}
+        if "class_path" in checkpoint:
+            settings["model"] = _class(checkpoint["class_path"], checkpoint["hyper_parameters"])
+        for group in ("optimizer", "lr_scheduler"):
+            if checkpoint.get(f"{group}_config"):
+                settings[group] = dict(checkpoint[f"{group}_config"])
+        for name, state in checkpoint.items():
+            # A data module's state is kept under its class's name.
+            if isinstance(state, dict) and str(state.get("class_path", "")).endswith(f".{name}"):
+                settings["data"] = _class(state["class_path"], checkpoint.get("datamodule_hyper_parameters", {}))
+                return Checkpoint(settings, name, state)
     except Exception as error:  # whatever unpickling a file of another kind may raise
         reason = str(error).partition("\n")[0]
         raise ArgumentError(None, f"--ckpt_path {path}: not a checkpoint that can be read ({reason}).") from error
-    settings: dict[str, Any] = {}
-    if "class_path" in checkpoint:
-        settings["model"] = _class(checkpoint["class_path"], checkpoint["hyper_parameters"])
-    for group in ("optimizer", "lr_scheduler"):
-        if checkpoint.get(f"{group}_config"):
-            settings[group] = checkpoint[f"{group}_config"]
-    for name, state in checkpoint.items():
-        # A data module's state is kept under its class's name.
-        if isinstance(state, dict) and str(state.get("class_path", "")).endswith(f".{name}"):
-            settings["data"] = _class(state["class_path"], checkpoint.get("datamodule_hyper_parameters", {}))
-            return Checkpoint(settings, name, state)
     return Checkpoint(settings, "", None)
 
 
@@ -98,7 +101,11 @@ def import_named(given: dict[str, Any]) -> None:
 
 def trust_flags(path: str) -> str:
     """Return the flags that a command with this checkpoint needs, as it names more than is ours; each after a space."""
-    return "".join(f" {flag} {wanted}" for flag, wanted in _imports(read_checkpoint(path).settings))
+    try:
+        saved = read_checkpoint(path)
+    except ArgumentError:  # nothing was saved, or in a form of the user's own
+        return ""
+    return "".join(f" {flag} {wanted}" for flag, wanted in _imports(saved.settings))
 
 
 def _imports(settings: object, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
@@ -109,10 +116,12 @@ def _imports(settings: object, keys: tuple[str, ...] = ()) -> Iterator[tuple[str
     elif isinstance(settings, list | tuple):
         for value in settings:
             yield from _imports(value, keys)
-    elif isinstance(settings, str) and not IMPORTED.isdisjoint(keys) and re.fullmatch(r"[^\W\d]\w*(\.\w+)+", settings):
+    elif isinstance(settings, str) and not IMPORTED.isdisjoint(keys) and "." in settings:
         module, _, name = settings.rpartition(".")
         ours = any(module == package.__name__ and name in package.__all__ for package in PACKAGES.values())
-        if not ours and not settings.startswith(TRUSTED):
+        is_class = keys[-1] in ("class_path", "train_transforms", "eval_transforms", "transforms")
+        trusted = ours or (is_class and TRUSTED.fullmatch(module) and name[:1].isupper())
+        if not trusted and all(part.isidentifier() for part in settings.split(".")):
             yield "--" + ".".join([key for key in keys if key not in ("class_path", "init_args")][:2]), settings
 
 

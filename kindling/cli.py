@@ -169,10 +169,10 @@ class KindlingCLI(LightningCLI):
         try:
             made: Namespace = self.parser.instantiate(whole)[self.subcommand]
         except ValueError as error:  # jsonargparse wraps what a constructor raises
-            raised: BaseException = error
-            while raised.__cause__ is not None and not isinstance(raised, USER_ERRORS):
+            raised: BaseException | None = error
+            while raised is not None and not isinstance(raised, USER_ERRORS):
                 raised = raised.__cause__
-            raise raised from None
+            raise (raised or error.__cause__ or error) from None
         return made
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -260,7 +260,7 @@ def main(args: list[str] | None = None) -> KindlingCLI:
         SystemExit: With status 2 and one line on standard error, if something is to be mended by the user.
     """
     args = sys.argv[1:] if args is None else args
-    debug = "--debug" in args
+    debug, args = "--debug" in args, [arg for arg in args if arg != "--debug"]
     if not debug:
         filter_warnings()
     show_messages()
@@ -268,7 +268,7 @@ def main(args: list[str] | None = None) -> KindlingCLI:
         if args in (["--help"], ["-h"]):
             print(short_help())
             raise SystemExit(0)
-        args = expand([arg for arg in args if arg != "--debug"])
+        args = expand(args)
         if args[0] == CROSS_VALIDATE:
             return _cross_validate(["fit", *args[1:]])
         return KindlingCLI(args)

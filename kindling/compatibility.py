@@ -84,7 +84,7 @@ def link(data: LightningDataModule, config: Namespace, given: Namespace) -> None
     Raises:
         ArgumentError: If model and data do not go together.
     """
-    wanted, by_hand = config.model.init_args, init_args(given, "model")
+    wanted, by_hand = config.model.get("init_args") or Namespace(), init_args(given, "model")
     model = config.model.class_path.rpartition(".")[2]
     _check_kind(data, config, by_hand)
     for name in LINKED:
@@ -105,7 +105,7 @@ def link(data: LightningDataModule, config: Namespace, given: Namespace) -> None
 
 def _check_kind(data: LightningDataModule, config: Namespace, by_hand: dict[str, Any]) -> None:
     """Refuse a model that cannot read these data, or, of a model made of another, an inner one that cannot."""
-    flag, name, takes = "--model", config.model.class_path.rpartition(".")[2], config.model.init_args.as_dict().keys()
+    flag, name, takes = "--model", config.model.class_path.rpartition(".")[2], set(init_args(config, "model"))
     inner = getattr(imported_class(config.model.class_path), "inner_option", None)
     if inner is not None:
         flag, name = f"--model.{inner}", str(config.model.init_args[inner])
@@ -113,6 +113,8 @@ def _check_kind(data: LightningDataModule, config: Namespace, by_hand: dict[str,
     # What the data know, without making them look for it.
     offers = {size for size in ("vocab_size", *DATA) if inspect.getattr_static(data, size, None) is not None}
     offers |= by_hand.keys() | {"in_features"}
+    if config.ckpt_path is not None and "vocab_size" in takes:  # it was trained on such data, which need not say so
+        offers.add("vocab_size")
     if getattr(data, "cat_cardinalities", None):
         offers.add("cat_cardinalities")
     if misfit := find_misfit(takes, offers):
@@ -128,7 +130,7 @@ def without_inferred(config: Namespace, given: Namespace) -> Namespace:
     inferred = {"model": LINKED, "data": PREPARED if config.ckpt_path is None else ()}
     for key, names in inferred.items():
         for name in set(names) - init_args(given, key).keys():
-            saved[key].init_args.pop(name, None)
+            (saved[key].get("init_args") or Namespace()).pop(name, None)
     return saved
 
 

@@ -107,6 +107,8 @@ def explain(error: BaseException, args: Sequence[str] = ()) -> str:
         return "--ckpt_path: its weights do not fit this model; leave out the --model flags that change its layers."
     if not isinstance(error, ArgumentError | DataError | ModelError):
         return " ".join(_blamed(error, _spelled(text), args).split())
+    if match := re.search(r"File does not exist: '?([^'\n]+)", text):
+        return f"--config {match[1]}: there is no such file."
     keys = [key for key in re.findall(r'Parser key "([\w.]+)"', text) if key != "config"]
     flag = "--" + ".".join(keys).removeprefix("trainer.")
     cls = next(iter(re.findall(r"Problem with given class_path '([\w.]+)'", text)), "")
