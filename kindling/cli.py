@@ -1,6 +1,7 @@
 """The command line: `main` fits; it also validates, tests and predicts from a checkpoint."""
 
 import sys
+import traceback
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -169,10 +170,10 @@ class KindlingCLI(LightningCLI):
         try:
             made: Namespace = self.parser.instantiate(whole)[self.subcommand]
         except ValueError as error:  # jsonargparse wraps what a constructor raises
-            raised: BaseException | None = error
-            while raised is not None and not isinstance(raised, USER_ERRORS):
+            raised: BaseException = error
+            while raised.__cause__ is not None and _is_of_parser(raised) and not isinstance(raised, USER_ERRORS):
                 raised = raised.__cause__
-            raise (raised or error.__cause__ or error) from None
+            raise raised from raised.__cause__
         return made
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -220,6 +221,11 @@ class KindlingCLI(LightningCLI):
             log_hyperparameters(trainer, self.model)
         if trainer.is_global_zero and self._fold is None:
             print_next_steps(trainer, best)
+
+
+def _is_of_parser(error: BaseException) -> bool:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("jsonargparse")
 
 
 def _name(config: Any) -> str:  # noqa: ANN401  # a dict or a Namespace

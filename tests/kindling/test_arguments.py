@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kindling.arguments import expand
 from kindling.checkpoints import public_address
@@ -22,12 +23,17 @@ CHECKPOINTS = "runs/LitMLP-DigitsDataModule/version_{}/checkpoints"
         ("--max_epochs=3 --callbacks.x 1", "fit --trainer.max_epochs=3 --trainer.callbacks.x 1"),
         ("--config a.yaml test --devices 1", "test --config=a.yaml --trainer.devices 1"),
         ("-c a.yaml --config=b.yaml fit", "fit --config=a.yaml --config=b.yaml"),
-        ("--config a.yaml --model LitMLP", "fit --config=a.yaml --model LitMLP"),
+        ("--config a.yaml --model LitMLP", "fit --config=a.yaml --model=LitMLP"),
         ("--help_all", "fit --help"),
         ("cross_validate --devices 1", "cross_validate --trainer.devices 1"),
         ("--callbacks+=EarlyStopping", "fit --trainer.callbacks+=kindling.callbacks.EarlyStopping"),
         ("--callbacks+ Timer", "fit --trainer.callbacks+=Timer"),
-        ("--logger CSVLogger", "fit --trainer.logger=CSVLogger --trainer.logger.save_dir="),
+        ("--logger CSVLogger", "fit --trainer.logger=lightning.pytorch.loggers.CSVLogger --trainer.logger.save_dir="),
+        ("--logger mine.CSVLogger", "fit --trainer.logger=mine.CSVLogger"),
+        (
+            "--model lit_models.mlp.LitMLP --data=datamodules.vision.DigitsDataModule",
+            "fit --model=lit_models.LitMLP --data=datamodules.DigitsDataModule",
+        ),
         ("--logger false", "fit --trainer.logger=false"),
     ],
 )
@@ -51,6 +57,12 @@ def test_old_addresses_lead_to_the_new(old: str, new: str) -> None:
 def test_a_file_with_nothing_to_change_is_left_to_the_parser(workdir: Path) -> None:
     (workdir / "a.yaml").write_text("model:\n  lr: 1e-3\n")
     assert expand(["--config", "a.yaml"]) == ["fit", "--config=a.yaml"]
+
+
+def test_a_section_adds_to_what_stands_beside_it(workdir: Path) -> None:
+    (workdir / "a.yaml").write_text("trainer:\n  max_epochs: 1\nfit:\n  trainer:\n    limit_train_batches: 3\n")
+    (_, config) = expand(["--config", "a.yaml"])
+    assert yaml.safe_load(config.partition("=")[2]) == {"trainer": {"max_epochs": 1, "limit_train_batches": 3}}
 
 
 def test_sections_are_those_of_stock_lightning(run: Run, workdir: Path) -> None:

@@ -1,5 +1,6 @@
 """What a checkpoint says: public addresses, and nothing imported that the user did not name."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,23 @@ def _name_evil(**changes: Any) -> None:
         ({"DigitsDataModule": {"class_path": "evil.DigitsDataModule"}}, "--data", "evil.DigitsDataModule"),
         ({"optimizer_config": {"class_path": "evil.SGD"}}, "--optimizer", "evil.SGD"),
         ({"lr_scheduler_config": {"class_path": "evil.StepLR"}}, "--lr_scheduler", "evil.StepLR"),
+        ({"optimizer_config": {"class_path": "e\u0301vil.SGD"}}, "--optimizer", "e\u0301vil.SGD"),
+        (
+            {
+                "lr_scheduler_config": {
+                    "class_path": "torch.optim.lr_scheduler.LambdaLR",
+                    "init_args": {"lr_lambda": "evil.f"},
+                }
+            },
+            "--lr_scheduler.lr_lambda",
+            "evil.f",
+        ),
+        (
+            {"datamodule_hyper_parameters": {"tokenizer": "torch.optim.optimizer.call"}},
+            "--data.tokenizer",
+            "torch.optim.optimizer.call",
+        ),
+        ({"class_path": "lightning.pytorch.cli.call"}, "--model", "lightning.pytorch.cli.call"),
         ({"hyper_parameters": {"student": "evil.LitMLP"}}, "--model.student", "evil.LitMLP"),
         ({"datamodule_hyper_parameters": {"tokenizer": "evil.cut"}}, "--data.tokenizer", "evil.cut"),
         (
@@ -92,6 +110,32 @@ def test_nothing_that_a_checkpoint_names_is_imported_unless_the_user_names_it(
         assert said.count("\n") == 1
         assert f"it names {path}, which would be imported here; give {flag} {path} if you trust it." in said
     assert "evil" not in sys.modules
+
+
+@pytest.mark.parametrize("changes", [{"optimizer_config": "evil.SGD"}, {"class_path": 3}, {"hyper_parameters": None}])
+def test_a_file_of_another_form_is_one_line(run: Run, mistake: Callable[[str], str], changes: dict[str, Any]) -> None:
+    run("--max_epochs 1 --default_root_dir elsewhere")
+    path = next(Path("elsewhere").rglob("best.ckpt"))
+    torch.save({**torch.load(path, weights_only=True), **changes}, "odd.ckpt")
+    path.unlink()
+    shutil.rmtree("elsewhere")
+    assert "--ckpt_path odd.ckpt: not a checkpoint that can be read" in mistake("test --ckpt_path odd.ckpt")
+
+
+def test_a_run_of_no_step_ends_well(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run("--max_steps 0")
+    assert "test_acc" in capsys.readouterr().out
+
+
+def test_data_without_arguments_train_and_save_their_config(
+    run: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workdir / "my_data.py").write_text(
+        "from datamodules import DigitsDataModule\n\n"
+        "class Mine(DigitsDataModule):\n    def __init__(self):\n        super().__init__(batch_size=100)\n"
+    )
+    monkeypatch.syspath_prepend(str(workdir))
+    assert run("--data my_data.Mine --max_epochs 1").trainer.num_training_batches == 13
 
 
 def test_a_model_of_the_users_own_is_read_where_it_is_named(

@@ -38,6 +38,7 @@ Mistake = Callable[[str], str]
         ("--config nothing.yaml", "nothing.yaml"),
         ("--ckpt_path nothing.ckpt", "--ckpt_path nothing.ckpt: there is no such file"),
         ("--data.val_fraction 1.5", "--data.val_fraction 1.5: give a share from 0"),
+        ("--config nothere.yaml", "--config nothere.yaml: no such file."),
         ("--data.batch_size 0", "--data.batch_size 0: a batch has at least 1 sample."),
         ("--data.num_folds 5 --data.fold 5", "--data.fold 5: the folds are 0 to 4."),
         ("--model LitLeNet", "made for 28x28 or 32x32 images, not 8x8"),
