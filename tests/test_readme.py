@@ -79,7 +79,7 @@ def _publish(line: str, request: pytest.FixtureRequest) -> str:
 
 def _real(_: str, request: pytest.FixtureRequest) -> str:
     """Return the flag that names the folder of real data."""
-    return f" --data.data_dir {request.getfixturevalue('data_dir')}"
+    return f" --data.data_dir {request.getfixturevalue('mnist_dir')}"
 
 
 def _flags(flags: str) -> Callable[[str, pytest.FixtureRequest], str]:
@@ -132,7 +132,7 @@ def test_every_command_runs(command: tuple[str, ...], request: pytest.FixtureReq
 @pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
 def test_every_python_block_runs(block: str, files: Path, request: pytest.FixtureRequest) -> None:
     if 'MNISTDataModule("data")' in block:
-        folder = request.getfixturevalue("data_dir")
+        folder = request.getfixturevalue("mnist_dir")
         block = block.replace('MNISTDataModule("data")', f"MNISTDataModule({folder!r})")
     # A part of an epoch is enough to see that every line works.
     quick = "limit_train_batches=100, limit_val_batches=2, logger=False, enable_checkpointing=False"

@@ -260,7 +260,7 @@ class UserImageDataModule(UserDataModule, ImageDataModule):
         return super()._make_loader(dataset, sampler, num_workers)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the classes before anything is inferred from these images."""
+        """Load the classes before anything is inferred from these images."""
         if self.__dict__.get("class_names") != state_dict["class_names"]:
             self._source = None
         super().load_state_dict(state_dict)

@@ -203,7 +203,7 @@ class TextCorpusDataModule(UserDataModule):
         ids = self._encode(text)
         unknown = (ids == UNKNOWN).nonzero()
         if len(unknown):
-            problem = f"{where}: {text[int(unknown[0])]!r} is no character of the text that the model was trained on"
+            problem = f"{where}: {text[int(unknown[0])]!r} is not in the text that the model was trained on"
             remedy = "write it otherwise, or train with `tokenizer='bpe'`, which can encode every text"
             raise DataError(problem, remedy)
         return ids

@@ -185,7 +185,7 @@ def read_text(file: Path, encoding: str | None) -> str:
         DataError: If it cannot be read, is empty or no text, or has another encoding.
     """
     if not file.is_file():  # a pipe, which might never end
-        raise DataError(f"{file}: this is no regular file")
+        raise DataError(f"{file}: this is not a regular file")
     try:
         text = "".join(decoded(file, beginning(file, encoding)[0]))
     except OSError as error:

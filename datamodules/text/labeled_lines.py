@@ -189,7 +189,7 @@ class LineFiles(TableFiles):
         if self.form == "fine":
             match = FINE.fullmatch(line)
             if match is None:
-                raise DataError(f"{file}, line {number}: '{line[:SHOWN]}' is no LABEL:sub text, as the others are")
+                raise DataError(f"{file}, line {number}: '{line[:SHOWN]}' is not a LABEL:sub text, as the others are")
             label, fine, text = match.groups(default="")
             return [label, f"{label}:{fine}", text]
         parts = line.rpartition("\t")[::-1] if self.form == "last" else line.partition("\t")

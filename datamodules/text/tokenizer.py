@@ -134,7 +134,7 @@ class Tokenizer:
         except (ImportError, AttributeError, ValueError) as error:
             raise self._error(f"there is no such function ({error})") from error
         if not callable(found):
-            raise self._error("this is no function")
+            raise self._error("this is not a function")
         return found
 
     def _error(self, problem: str) -> DataError:

@@ -27,5 +27,5 @@ class Table(DataModule):
         self.num_outputs = len(self.class_names) if self.class_names and task == "multiclass" else 1
 
     def load(self) -> dict[Stage, Samples]:
-        """Give the samples."""
+        """Return the samples."""
         return {"train": self.pool} if self.official is None else {"train": self.pool, "test": self.official}

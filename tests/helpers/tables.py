@@ -114,7 +114,7 @@ def train(folder: Path, path: str, **options: Any) -> Trained:
 
 
 def by_key(predictions: list[dict[str, str]]) -> dict[str, float]:
-    """Give the probability of `yes` under the key."""
+    """Return the probability of `yes` under the key."""
     found = {row["id"]: float(row["probability_yes"]) for row in predictions}
     assert len(found) == len(predictions)
     return found

@@ -45,7 +45,7 @@ def test_files_name_classes_by_their_public_addresses(run: Run) -> None:
 
 
 def _name_evil(**changes: Any) -> None:
-    """Have the checkpoint name something to import."""
+    """Let the checkpoint name something to import."""
     checkpoint = torch.load(BEST, weights_only=True)
     for key, value in changes.items():
         if isinstance(value, dict):

@@ -286,7 +286,7 @@ def test_bad_prompts_are_one_line(run: Run, mistake: Mistake, text: Path, tmp_pa
     file.write_text("beer\n9 \u20ac\n", encoding="utf-8")
     (tmp_path / "empty.txt").write_text("")
     for path, answer in {
-        f"--data.path {file}": f"{file}, line 2: '\u20ac' is no character of the text that the model was trained on",
+        f"--data.path {file}": f"{file}, line 2: '\u20ac' is not in the text that the model was trained on",
         f"--data.path {tmp_path}/empty.txt": "empty.txt: the file is empty",
         f"--data.path {tmp_path}/prompt.txt": f"there is no such file; did you mean {file}?",
         "": "--data.path: give prompts to continue",

@@ -27,7 +27,7 @@ def _hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Ten pictures of each of two classes."""
+    """Ten images of each of two classes."""
     draw = np.random.default_rng(0)
     for name, level in (("dark", 0), ("bright", 150)):
         folder = tmp_path / "photos" / name
@@ -41,7 +41,7 @@ def photos(tmp_path: Path) -> Path:
 def _prepared(
     model: dict[str, Any], given: dict[str, Any], ckpt_path: str | None = None, name: str = "LitTransfer"
 ) -> dict[str, Any]:
-    """The options of a picture data module after its model has had its say."""
+    """Return the options of image data that its model's weights filled in."""
     options = {"path": "photos", "image_size": 224, "resize_size": None, "interpolation": "bilinear", **given}
     data = Namespace(class_path="datamodules.ImageFolderDataModule", init_args=Namespace(**options))
     by_hand = Namespace(data=Namespace(class_path=data.class_path, init_args=Namespace(**given)))
@@ -69,13 +69,13 @@ B1: dict[str, Any] = {"backbone": "efficientnet_b1", "weights": "IMAGENET1K_V1",
     ],
     ids=str,
 )
-def test_pictures_are_prepared_as_those_of_the_weights(
+def test_images_are_prepared_as_those_of_the_weights(
     model: dict[str, Any], given: dict[str, Any], expected: tuple[Any, ...]
 ) -> None:
     assert tuple(_prepared(model, given).values()) == expected
 
 
-def test_a_checkpoint_knows_how_its_pictures_were_prepared() -> None:
+def test_a_checkpoint_knows_how_its_images_were_prepared() -> None:
     assert _prepared(B1, {}, ckpt_path="best.ckpt")["image_size"] == 224
 
 
@@ -181,7 +181,7 @@ def test_a_model_learns_the_sizes_of_its_text(run: Run, tmp_path: Path) -> None:
     assert cli.model.hparams["task"] == "binary"
 
 
-def test_missing_weights_are_found_before_pictures_are_decoded(photos: Path, mistake: Callable[[str], str]) -> None:
+def test_missing_weights_are_found_before_images_are_decoded(photos: Path, mistake: Callable[[str], str]) -> None:
     line = "--model LitTransfer --model.weights nowhere.pth --data ImageFolderDataModule --data.cache_dir cache"
     assert "--model.weights nowhere.pth: there is no such file" in mistake(f"{line} --data.path {photos}")
     assert not Path("cache").exists()

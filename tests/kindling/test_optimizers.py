@@ -36,9 +36,9 @@ def test_a_scheduler_alone_keeps_the_models_optimizer_and_one_cycle_counts_steps
     assert scheduler.last_epoch == cli.trainer.global_step == 2 * cli.trainer.num_training_batches
 
 
-def test_the_line_of_the_readme_with_a_cosine_schedule(run: Run, data_dir: str) -> None:
+def test_the_line_of_the_readme_with_a_cosine_schedule(run: Run, mnist_dir: str) -> None:
     cli = run(
-        f"--model LitMLP --data MNISTDataModule --data.data_dir {data_dir} --optimizer AdamW --optimizer.lr 0.003 "
+        f"--model LitMLP --data MNISTDataModule --data.data_dir {mnist_dir} --optimizer AdamW --optimizer.lr 0.003 "
         "--lr_scheduler CosineAnnealingLR --lr_scheduler.T_max 3 --max_epochs 3 --limit_train_batches 20"
     )
     assert cli.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)

@@ -295,7 +295,7 @@ def test_processes_at_once_agree(tmp_path: Path, cache_dir: Path) -> None:
     assert files_of(cache_dir) == [".json", ".npy"]
 
 
-def test_writing_resize_and_crops_does_not_change_the_cache(photos: Path, decode: Decode, cache_dir: Path) -> None:
+def test_writing_to_images_does_not_change_the_cache(photos: Path, decode: Decode, cache_dir: Path) -> None:
     first, _ = decode(photos)
     found = decode_all(decoder(photos), "disk", cache_dir, "photos", stop=True).images
     assert isinstance(found, Tensor)

@@ -67,7 +67,7 @@ def test_texts_become_tokens_and_back(path: str) -> None:
     assert data.decode(torch.stack([ids, ids])) == {"prediction": [text, text]}
     assert data.encode(ids).equal(ids)
     assert data.default_prompt == "\n"
-    with pytest.raises(DataError, match="'a € b': '€' is no character of the text that the model was trained on"):
+    with pytest.raises(DataError, match="'a € b': '€' is not in the text that the model was trained on"):
         data.encode("a € b")
     with pytest.raises(DataError, match="an empty text"):
         data.encode("")

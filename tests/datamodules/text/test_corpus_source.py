@@ -109,7 +109,7 @@ def test_prompts_are_predicted_one_by_one(path: str, tmp_path: Path, caplog: pyt
 def test_prompts_that_cannot_be_read_are_one_line(path: str, tmp_path: Path) -> None:
     state = corpus_state(path)
     (tmp_path / "p.txt").write_text("the king\nthe €\n")
-    with pytest.raises(DataError, match=r"p\.txt, line 2: '€' is no character .* train with `tokenizer='bpe'`"):
+    with pytest.raises(DataError, match=r"p\.txt, line 2: '€' is not in the text .* train with `tokenizer='bpe'`"):
         loaded_corpus(str(tmp_path / "p.txt"), state).predict_dataloader()
     with pytest.raises(DataError, match=r"path: give prompts to continue"):
         loaded_corpus(path, state).predict_dataloader()

@@ -119,7 +119,7 @@ def test_a_path_without_text_is_named(tmp_path: Path) -> None:
         "note.txt": "there is no such file; did you mean",
         "*.md": "no file matches",
         "other": "there is no file in this folder",
-        "pipe": "this is no regular file",
+        "pipe": "this is not a regular file",
         "notes.txt": "the file is empty",
     }.items():
         with pytest.raises(DataError, match=answer):

@@ -123,7 +123,7 @@ def test_content_and_reading_are_the_fingerprint(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (TAB + "no tab\n", "texts, line 41: there is no tab between label and text in 'no tab'; put one there"),
-        (FINE + "no label\n", "texts, line 41: 'no label' is no LABEL:sub text, as the others are"),
+        (FINE + "no label\n", "texts, line 41: 'no label' is not a LABEL:sub text, as the others are"),
         (TAB.encode() * 9999 + b"good\t\xff\n", "texts, line 399961: byte 0xff at offset 11698835 is not utf-8"),
     ],
 )

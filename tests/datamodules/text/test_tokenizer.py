@@ -178,7 +178,7 @@ def test_chunks_are_bounded_by_their_texts_and_by_their_characters() -> None:
         ("no_such_package.cut", "no_such_package.cut': there is no such function (No module named 'no_such_package'"),
         ("shlex.nothing", "has no attribute 'nothing'"),
         ("", "there is no such kind"),
-        ("math.pi", "tokenizer='math.pi': this is no function"),
+        ("math.pi", "tokenizer='math.pi': this is not a function"),
     ],
 )
 def test_a_function_that_is_none(name: str, message: str) -> None:

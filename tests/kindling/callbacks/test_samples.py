@@ -123,7 +123,7 @@ def test_a_bad_prompt_is_found_before_training(data: TextCorpusDataModule, monke
         raise AssertionError("trained")
 
     monkeypatch.setattr(Next, "training_step", never)
-    with pytest.raises(DataError, match=r"--samples\.prompts: 'ä': 'ä' is no character of the text"):
+    with pytest.raises(DataError, match=r"--samples\.prompts: 'ä': 'ä' is not in the text"):
         quiet_trainer(callbacks=[TextSamples("ä")]).fit(Next(data.vocab_size), data)
 
 
