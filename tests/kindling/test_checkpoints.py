@@ -26,7 +26,7 @@ BEST = "runs/LitMLP-DigitsDataModule/version_0/checkpoints/best.ckpt"
         ("callbacks.LayerStatistics", "kindling.callbacks.LayerStatistics"),
         ("callbacks.checkpoints.BestCheckpoint", "kindling.callbacks.BestCheckpoint"),
         ("lit_models.mlp.Missing", "lit_models.mlp.Missing"),
-        ("my_models.LitMLP", "my_models.LitMLP"),
+        ("users_models.LitMLP", "users_models.LitMLP"),
         ("LitMLP", "LitMLP"),
     ],
 )
@@ -130,24 +130,27 @@ def test_a_run_of_no_step_ends_well(run: Run, capsys: pytest.CaptureFixture[str]
 def test_data_without_arguments_train_and_save_their_config(
     run: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (workdir / "my_data.py").write_text(
+    (workdir / "users_data.py").write_text(
         "from datamodules import DigitsDataModule\n\n"
         "class Mine(DigitsDataModule):\n    def __init__(self):\n        super().__init__(batch_size=100)\n"
     )
     monkeypatch.syspath_prepend(str(workdir))
-    assert run("--data my_data.Mine --max_epochs 1").trainer.num_training_batches == 13
+    assert run("--data users_data.Mine --max_epochs 1").trainer.num_training_batches == 13
 
 
 def test_a_model_of_the_users_own_is_read_where_it_is_named(
     run: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (workdir / "my_models.py").write_text("from lit_models import LitMLP\n\nclass LitOwn(LitMLP):\n    pass\n")
+    (workdir / "users_models.py").write_text("from lit_models import LitMLP\n\nclass LitOwn(LitMLP):\n    pass\n")
     monkeypatch.syspath_prepend(str(workdir))
     best = Path("runs/LitOwn-DigitsDataModule/version_0/checkpoints/best.ckpt")
-    run("--model my_models.LitOwn --max_epochs 1")
-    assert f"python train.py test --ckpt_path {best} --model my_models.LitOwn\n" in capsys.readouterr().out
+    run("--model users_models.LitOwn --max_epochs 1")
+    assert f"python train.py test --ckpt_path {best} --model users_models.LitOwn\n" in capsys.readouterr().out
     config = best.parent.with_name("config.yaml")
-    for command in (f"test --ckpt_path {best} --model my_models.LitOwn", f"test --config {config} --ckpt_path {best}"):
+    for command in (
+        f"test --ckpt_path {best} --model users_models.LitOwn",
+        f"test --config {config} --ckpt_path {best}",
+    ):
         assert type(run(command).model).__name__ == "LitOwn"
 
 
