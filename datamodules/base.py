@@ -216,12 +216,6 @@ class DataModule(AugmentingDataModule):
         """
         return [_with_fixed_order(self._loader("train")[0])] if self._overfits else self._loader("val")
 
-    @property
-    def _overfits(self) -> bool:
-        """Whether a fit is to see the same few batches in every epoch."""
-        trainer: Any = self.trainer  # Lightning sets `overfit_batches` without a type
-        return trainer is not None and trainer.state.fn == "fit" and trainer.overfit_batches > 0
-
     def test_dataloader(self) -> list[DataLoader[Any]]:
         """Return batches of the test split in its own order; an empty list if there is none."""
         return self._loader("test")

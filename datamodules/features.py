@@ -55,9 +55,21 @@ class AugmentingDataModule(LightningDataModule):
         """Whether `augment` is random."""
         return False
 
+    @property
+    def _overfits(self) -> bool:
+        """Whether a fit is to see the same few batches in every epoch."""
+        trainer: Any = self.trainer  # Lightning sets `overfit_batches` without a type
+        return trainer is not None and trainer.state.fn == "fit" and trainer.overfit_batches > 0
+
+    @property
+    def _raw_train(self) -> Any:  # noqa: ANN401  # a split, or a stream
+        """The training split as `augment` takes it."""
+        return self.splits["train"]
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401  # Lightning's signature
         """Augment training batches on the device, but not a lone input (Lightning passes a model's example)."""
-        if self.trainer is not None and self.trainer.training and not (isinstance(batch, Tensor) or self._features):
+        as_it_is = isinstance(batch, Tensor) or self._features or self._overfits
+        if self.trainer is not None and self.trainer.training and not as_it_is:
             x, *others = batch
             return self.augment(x), *others
         return batch
@@ -72,20 +84,22 @@ class AugmentingDataModule(LightningDataModule):
             device: The device of `extract`.
         """
         for stage in self.splits.keys() - {"test"}:
-            augment, times = (self.augment, views if self.augments else 1) if stage == "train" else (_identity, 1)
-            self._features[stage] = self._compute(self.splits[stage], extract, augment, times, device)
+            split, augment, times = self.splits[stage], _identity, 1
+            if stage == "train" and not self._overfits:
+                split, augment, times = self._raw_train, self.augment, views if self.augments else 1
+            self._features[stage] = self._compute(split, extract, augment, times, device)
 
     def annotate(self, extract: Change, device: torch.device) -> None:
         """Compute something of every training input once, and add it to this fit's training batches as a third part.
 
-        Nothing is done where inputs are augmented, and differ in every epoch, or are streamed.
+        Nothing is done where inputs are augmented, and differ in every epoch, or are streamed, or a fit overfits.
 
         Args:
             extract: Maps a batch of inputs on its device to the third part, `(B, F)`; it must not change in the fit.
             device: The device of `extract`.
         """
-        split = self.splits["train"]
-        if self.augments or not isinstance(split, Split):
+        split = self._raw_train
+        if self.augments or self._overfits or not isinstance(split, Split):
             return
         found = self._compute(split, extract, self.augment, 1, device).samples.x
         more = found.new_zeros(len(split.samples), *found.shape[1:]).index_copy_(0, split.indices, found)

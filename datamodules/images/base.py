@@ -117,10 +117,9 @@ class ImageDataModule(DataModule):
         return tuple(x.shape[1:])
 
     def divide(self, given: dict[Stage, Samples]) -> dict[Stage, Split]:
-        """Hold out what was not given separately, and transform what is evaluated."""
+        """Hold out what was not given separately; all splits are of images as they are evaluated."""
         splits = super().divide(given)
-        evaluated = {stage: Split(self.evaluated(samples), rows) for stage, (samples, rows) in splits.items()}
-        return {**evaluated, "train": splits["train"]}
+        return {stage: Split(self.evaluated(samples), rows) for stage, (samples, rows) in splits.items()}
 
     def evaluated(self, samples: Samples) -> Samples:
         """Return samples whose images are transformed for evaluation when they are asked for."""
@@ -128,12 +127,16 @@ class ImageDataModule(DataModule):
 
     def _split(self, stage: Stage) -> Split:
         samples, indices = split = super()._split(stage)
-        if stage == "train" and self.eval_transforms:  # what a model cannot take as it is
-            if self.trainer is None:  # which would augment
-                return Split(_transformed(samples, self.train_transforms), indices)
-            if self.trainer.predicting:
-                return Split(self.evaluated(samples), indices)
-        return split
+        if not self.eval_transforms or split is not self.splits.get("train"):
+            return split
+        if self.trainer is None:  # which would augment
+            return Split(_transformed(samples, self.train_transforms), indices)
+        return split if self.trainer.predicting or self._overfits else self._raw_train
+
+    @property
+    def _raw_train(self) -> Split:
+        samples, indices = self.splits["train"]
+        return Split(_transformed(samples, ()), indices)
 
     @cached_property
     def statistics(self) -> dict[str, Tensor]:
@@ -145,7 +148,7 @@ class ImageDataModule(DataModule):
         targets: dict[str, Tensor] = {}
         if self.class_names is None:  # a regression
             targets["target_mean"], targets["target_std"] = moments(samples.y[indices])
-        x = self.evaluated(samples).x
+        x = samples.x
         if isinstance(x, Transformed):
             order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(self.seed))
             indices = indices[order[:SAMPLE]].sort().values
@@ -175,9 +178,9 @@ class ImageDataModule(DataModule):
 
 
 def _transformed(samples: Samples, transforms: Sequence[Transform]) -> Samples:
-    if not transforms:
-        return samples
     x = samples.x
+    if not transforms and not isinstance(x, Transformed):
+        return samples
     images, rows = (x.images, x.rows) if isinstance(x, Transformed) else (x, torch.arange(len(x)))
     return Samples(Transformed(images, rows, transforms), samples.y)
 

@@ -160,6 +160,16 @@ def test_features_are_not_augmented_again() -> None:
     assert look.smallest["val"] < 10
 
 
+@pytest.mark.parametrize("computes", [False, True])
+def test_overfitted_batches_are_not_augmented(computes: bool) -> None:
+    look, data, model = _Look(), _Marked("iris"), LitMLP(4, [4], num_outputs=3)
+    if computes:
+        model.on_fit_start = lambda: data.precompute(lambda x: x, 1, CPU)  # type: ignore[method-assign]
+    quiet_trainer(callbacks=[look], overfit_batches=1).fit(model, data)
+    assert look.smallest["train"] < 10
+    assert look.smallest["val"] < 10
+
+
 def _epoch(data: DataModule, epoch: int = 0) -> list[list[Tensor]]:
     data._position = epoch, 0
     return list(data.train_dataloader())

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from datamodules import DataError, DigitsDataModule, ImageDataModule, Samples
@@ -280,6 +281,50 @@ def test_a_model_trains_and_tests_on_transformed_images() -> None:
     predicted = trainer.predict(model, Noise(eval_transforms=LARGER, test_fraction=0.0))  # of the training split
     assert predicted is not None
     assert [len(batch) for batch in predicted] == [36]
+
+
+def test_the_public_training_split_is_of_evaluated_images_and_a_fit_loads_raw_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = Noise(eval_transforms=LARGER, flip=True)
+    batch, _ = next(iter(DataLoader(data.splits["train"], batch_size=4)))
+    raw = data.load()["train"].x[data.splits["train"].indices]
+    assert batch.shape[1:] == data.input_shape
+    assert batch.equal(torch.stack([data.encode(image) for image in raw[:4]]))
+    shapes, augment = set(), data.augment
+
+    def look(x: Tensor) -> Tensor:
+        shapes.add(x.shape[1:])
+        return augment(x)
+
+    monkeypatch.setattr(data, "augment", look)
+    quiet_trainer().fit(LitMLP(in_features=960, num_outputs=2, task="multiclass", hidden=[4]), data)
+    assert shapes == {data.image_shape}
+
+
+class Seen(LitMLP):
+    """Keeps the inputs of every training and validation step."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401
+        """Keep the inputs."""
+        self.seen = [*getattr(self, "seen", []), batch[0].clone()]
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
+        """Keep the inputs."""
+        self.seen = [*getattr(self, "seen", []), batch[0].clone()]
+        super().validation_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("options", [{}, {"eval_transforms": LARGER}])
+def test_one_batch_is_overfitted_as_it_is_evaluated(options: dict[str, Any]) -> None:
+    data = Noise(flip=True, erasing=1.0, batch_size=8, **options)
+    model = Seen(in_features=data.in_features, num_outputs=2, task="multiclass", hidden=[4])
+    quiet_trainer(max_epochs=2, overfit_batches=1).fit(model, data)
+    x, _ = data.splits["train"][:]
+    assert len(model.seen) >= 4
+    assert all(other.equal(model.seen[0]) for other in model.seen)
+    assert all((x == image).flatten(1).all(1).any() for image in model.seen[0])
 
 
 def test_without_a_test_split_predictions_are_of_transformed_images() -> None:

@@ -111,7 +111,7 @@ def test_no_transforms_train_on_what_is_evaluated(tmp_path: Path) -> None:
     data = data_of(root, train_transforms=[])
     assert not data.augments
     samples, indices = data.splits["train"]
-    x, _ = samples[indices]
+    x = samples.x.images.index_select(0, samples.x.rows[indices])
     expected = torch.stack(
         [data.encode(root / data.source.found.images.names[i]) for i in samples.x.rows[indices].tolist()]
     )
