@@ -16,23 +16,31 @@ from weakref import WeakSet
 logger = logging.getLogger(__name__)
 
 LIMIT = 20 * 2**30  # bytes
-ABANDONED = 86_400  # seconds after which no process writes to a temporary file any more
+RECENT = 86_400  # seconds since its last use within which some process may still need a file
 OURS = re.compile(r"-[0-9a-f]{24}\.\w+(\.[0-9a-f]{32}\.tmp)?$")  # how names in a cache end; no other file is deleted
+OLD = re.compile(r"pictures-[0-9a-f]{24}")  # folders of earlier versions, which nothing reads any more
 
 T = TypeVar("T")
+
+
+def touch(path: Path) -> None:
+    """Mark a file as used now, if it is one of a cache."""
+    if OURS.search(path.name):
+        with contextlib.suppress(OSError):  # it is someone else's, or read-only
+            os.utime(path)
 
 
 class Cache:
     """A folder of files, each named by a hash of all that it was made from.
 
     A file appears when it is complete, and one that is missing or damaged is made again, so that processes can share a
-    folder and anything in it can be deleted at any time. When the files outgrow the limit, those that were not used for
-    the longest time are deleted, but for those that a `Cache` in this process has read or written. (A file that another
-    process has mapped into its memory stays there, on POSIX systems, though its name is gone.)
+    folder and anything in it can be deleted between runs. Files that were used within the last day, or that a `Cache`
+    in this process has read or written, are never deleted. When the others outgrow the limit, those that were not used
+    for the longest time are. What opens a file again and again calls `touch`, so that other processes know of its use.
 
     Args:
         folder: Where the files are; it is created with the first of them.
-        limit: Bytes that all files may take.
+        limit: Bytes that the files not in use may take.
     """
 
     _alive: ClassVar[WeakSet["Cache"]] = WeakSet()
@@ -55,8 +63,7 @@ class Cache:
             found = load(path)
         except Exception:  # damage is anything: tokenizers raises a bare Exception, pyarrow and NumPy their own
             return None
-        with contextlib.suppress(OSError):  # it is someone else's, or read-only
-            os.utime(path)
+        touch(path)
         self._used.add(path)
         return found
 
@@ -95,14 +102,16 @@ class Cache:
         in_use = set[Path]().union(*(cache._used for cache in self._alive))
         found = []
         for path in self.folder.iterdir():
-            if OURS.search(path.name):
+            if OLD.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+            elif OURS.search(path.name) and path not in in_use:
                 with contextlib.suppress(FileNotFoundError):  # another process was faster
                     stat = path.stat()
-                    if path.suffix != ".tmp" or stat.st_mtime < time.time() - ABANDONED:
+                    if stat.st_mtime < time.time() - RECENT:
                         found.append((stat.st_mtime_ns, stat.st_size, path))
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
-            if total > self.limit and path not in in_use:
+            if total > self.limit:
                 with contextlib.suppress(OSError):  # it is someone else's, or open on Windows
                     path.unlink(missing_ok=True)
                     total -= size

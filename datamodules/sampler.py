@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
@@ -24,7 +26,7 @@ class Store(Protocol):
 
 
 class BatchDataset(Dataset[Any], ABC):
-    """A data set of which an integer takes one sample, and a slice, list or tensor a whole batch.
+    """A data set of which an integer takes one sample, and a slice, list, array or tensor a whole batch.
 
     So a plain `DataLoader` over it works, and one whose sampler yields index tensors takes each batch in one call.
     """
@@ -36,7 +38,7 @@ class BatchDataset(Dataset[Any], ABC):
     def take(self, indices: Tensor) -> Any:  # noqa: ANN401  # one tensor, or several
         """Return a batch, `(B, ...)` or a tuple of such tensors, from indices, `(B,)`, none negative."""
 
-    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Any:  # noqa: ANN401
+    def __getitem__(self, index: int | slice | Sequence[int] | NDArray[Any] | Tensor) -> Any:  # noqa: ANN401
         """Return one sample, or a batch; a negative index counts from the end.
 
         Raises:
@@ -44,6 +46,8 @@ class BatchDataset(Dataset[Any], ABC):
         """
         if isinstance(index, Tensor) and index.ndim:
             return self.take(index)
+        if isinstance(index, np.ndarray) and index.ndim:  # of numbers, or a mask
+            return self.take(torch.as_tensor(np.arange(len(self))[index]))
         if isinstance(index, slice):
             return self.take(torch.tensor(range(len(self))[index], dtype=torch.long))
         if isinstance(index, Sequence):

@@ -57,7 +57,7 @@ class UserDataModule(DataModule):
 
     Args:
         path: A file, folder or glob.
-        cache_dir: Folder of what was parsed, decoded or encoded before; it can be deleted at any time.
+        cache_dir: Folder of what was parsed, decoded or encoded before; it can be deleted between runs.
         kwargs: Options of `DataModule`.
     """
 

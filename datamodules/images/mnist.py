@@ -1,5 +1,6 @@
 """Known data sets of images: the embedded digits, MNIST and FashionMNIST."""
 
+import contextlib
 import gzip
 import math
 from http.client import HTTPException
@@ -90,12 +91,16 @@ class MNISTDataModule(ImageDataModule):
         return next((path for path in places if path.is_file()), None)
 
     def _download(self, packed: str, md5: str) -> None:
+        missing = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
         for mirror in self.source.mirrors:
             try:
                 download_url(mirror + packed, str(self._folder), packed, md5)
                 return
             except (URLError, HTTPException, RuntimeError, OSError) as error:
                 reason = error
+        for folder in missing:  # leave no empty ones behind
+            with contextlib.suppress(OSError):  # it was not made, or something is in it
+                folder.rmdir()
         remedy = "give the folder that already holds it by `data_dir`, or put the file there by hand"
         raise DataError(f"{self._folder / packed}: could not be downloaded ({reason})", remedy)
 

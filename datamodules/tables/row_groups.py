@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from datamodules.cache import touch
 from datamodules.errors import DataError
 from datamodules.tables.reader import read_parquet, tidy
 from datamodules.tables.values import MOSTLY, NUMBER, Where, is_missing, not_a_number, numbers, texts
@@ -55,7 +56,8 @@ class RowGroups:
         return self._schema.field(name).type
 
     def read(self, group: RowGroup, columns: list[str] | None = None) -> pa.Table:
-        """Read a row group, or some of its columns."""
+        """Read a row group, or some of its columns; a cached file is opened each time, so each is a use of it."""
+        touch(group.file)
         return tidy(
             read_parquet(group.file, lambda parquet: parquet.read_row_group(group.number, columns=columns)), self.text
         )

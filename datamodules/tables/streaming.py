@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -100,6 +101,10 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
 
     def __len__(self) -> int:
         return len(self._edges()) - 1
+
+    def __getitem__(self, index: object) -> NoReturn:
+        """Raise a `DataError`: only a table in memory is indexed."""
+        raise DataError("a stream has no rows by number", "use `train_dataloader()`, or give `streaming=False`")
 
     def _edges(self) -> list[int]:
         """Return the edges of batches among the rows of this process; a last batch of a single row joins another."""

@@ -1,5 +1,6 @@
 """The cache keeps what was used last, whatever happens to its files."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -12,22 +13,25 @@ import pytest
 
 from datamodules.cache import Cache
 
+DAY = 86_400
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def _keep(folder: Path, number: int, limit: int = 10**6, size: int = 1000) -> Path:
-    """Keep a file by a cache that nobody holds on to afterwards."""
+def _keep(folder: Path, number: int, limit: int = 10**6, size: int = 1000, days: float = 0) -> Path:
+    """Keep a file, last used some days ago, by a cache that nobody holds on to afterwards."""
     cache = Cache(folder, limit)
     path = cache.path("file", ".bin", number)
     cache.write(path, lambda part: part.write_bytes(bytes([number]) * size))
+    _age(path, days)
     return path
 
 
-def _age(path: Path, seconds: float) -> None:
-    os.utime(path, (time.time() - seconds,) * 2)
+def _age(path: Path, days: float) -> None:
+    os.utime(path, (time.time() - days * DAY,) * 2)
 
 
 def test_a_file_is_named_by_what_it_is_made_from(folder: Path) -> None:
@@ -80,9 +84,9 @@ def test_a_file_is_there_whole_or_not_at_all(folder: Path, error: type[BaseExcep
 def test_the_least_recently_used_go_first(folder: Path) -> None:
     paths = [_keep(folder, number) for number in range(5)]
     for age, path in enumerate(paths):  # the first was used last
-        _age(path, 100 * (age + 1))
+        _age(path, age + 2)
     assert Cache(folder).read(paths[4], Path.read_bytes)  # and now it is this one
-    new = _keep(folder, 5, limit=3500)
+    new = _keep(folder, 5, limit=1500)
     assert set(folder.iterdir()) == {new, paths[4], paths[0]}
 
 
@@ -95,13 +99,44 @@ def test_what_this_process_uses_stays(folder: Path) -> None:
     old = _keep(folder, 1)
     user = Cache(folder)
     assert user.read(old, Path.read_bytes)
-    _age(old, 1000)
-    other = _keep(folder, 2)
+    _age(old, 3)
+    other = _keep(folder, 2, days=2)
     new = _keep(folder, 3, limit=500)
     assert set(folder.iterdir()) == {old, new}, f"{other} was the only one that nobody used"
     del user
+    _age(new, 2)
     newest = _keep(folder, 4, limit=500)
     assert list(folder.iterdir()) == [newest]
+
+
+def test_what_another_process_used_within_a_day_stays(folder: Path) -> None:
+    recent, old = _keep(folder, 1, days=0.9), _keep(folder, 2, days=1.1)
+    new = _keep(folder, 3, limit=0)
+    assert set(folder.iterdir()) == {recent, new}, f"{old} was not used for a day"
+
+
+def test_a_large_file_in_use_costs_no_other_its_place(folder: Path) -> None:
+    user = Cache(folder)
+    large = _keep(folder, 1, size=10_000)
+    assert user.read(large, Path.read_bytes)
+    _age(large, 3)
+    others = {_keep(folder, number, days=2) for number in (2, 3)}
+    new = _keep(folder, 4, limit=2000)
+    assert set(folder.iterdir()) == {large, new, *others}
+
+
+def test_folders_of_earlier_versions_go(folder: Path) -> None:
+    key = "0123456789abcdef01234567"
+    for name in (f"pictures-{key}", f"pictures-{key}0", f"my-pictures-{key}", f"other-{key}"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "images.npy").write_bytes(b"x")
+    new = _keep(folder, 1)
+    assert {path.name for path in folder.iterdir()} == {
+        f"pictures-{key}0",
+        f"my-pictures-{key}",
+        f"other-{key}",
+        new.name,
+    }
 
 
 def test_files_of_others_are_left_alone(folder: Path) -> None:
@@ -109,7 +144,7 @@ def test_files_of_others_are_left_alone(folder: Path) -> None:
     others = {folder / name for name in ("table.csv", "run-0123456789abcdef.npy", "x-0123456789abcdef01234567")}
     for path in others:
         path.write_bytes(bytes(5000))
-        _age(path, 10_000)
+        _age(path, 10)
     new = _keep(folder, 1, limit=100)
     assert set(folder.iterdir()) == {*others, new}
 
@@ -127,7 +162,7 @@ def test_only_an_abandoned_temporary_file_goes(folder: Path) -> None:
         with pytest.raises(OSError, match=r"^$"):
             Cache(folder).write(Cache(folder).path("file", ".bin", number), interrupted)
     being_written, abandoned = sorted(folder.iterdir(), key=lambda path: path.suffixes[-2])
-    _age(abandoned, 2 * 86_400)
+    _age(abandoned, 2)
     new = _keep(folder, 1, limit=100)
     assert set(folder.iterdir()) == {being_written, new}
 
@@ -177,13 +212,15 @@ def _fill(folder: Path, start: Any, results: Any) -> None:  # noqa: ANN401  # of
     start.wait()
     bad = 0
     for number in range(200):
-        cache = Cache(folder, limit=3000)
+        cache = Cache(folder, limit=2000)
         path = cache.path("file", ".bin", number % 7)
         content = bytes([number % 7]) * 1000
         found = cache.read(path, Path.read_bytes)
         if found is None:  # the other process deleted it, or never wrote it
             cache.write(path, lambda part, content=content: part.write_bytes(content))  # type: ignore[misc]
         bad += found not in (None, content)
+        with contextlib.suppress(FileNotFoundError):
+            _age(path, 2)
     results.put(bad)
 
 

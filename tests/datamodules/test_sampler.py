@@ -44,11 +44,17 @@ def test_an_integer_gives_one_sample(kind: str, index: Any) -> None:  # noqa: AN
 
 
 @each
-@pytest.mark.parametrize("index", [[3, 0, 19], [-1, 2], [], slice(2, 9, 3), slice(None), slice(-3, None)])
+@pytest.mark.parametrize(
+    "index", [[3, 0, 19], [-1, 2], [], slice(2, 9, 3), slice(None), slice(-3, None), np.array([0, -1])]
+)
 def test_a_list_or_a_slice_gives_a_batch(kind: str, index: Any) -> None:  # noqa: ANN401
     places = torch.arange(20)[index] if isinstance(index, slice) else torch.tensor(index, dtype=torch.long)
     assert _same(DATA[kind][index], kind, places)
     assert _same(DATA[kind][places % 20], kind, places)
+
+
+def test_a_mask_of_numpy_gives_a_batch() -> None:
+    assert Inputs(X)[np.arange(20) > 16].equal(X[17:])
 
 
 def test_a_slice_may_go_backwards() -> None:
@@ -56,7 +62,7 @@ def test_a_slice_may_go_backwards() -> None:
 
 
 @each
-@pytest.mark.parametrize("index", [20, -21, [0, 20], [-21], torch.tensor([20])])
+@pytest.mark.parametrize("index", [20, -21, [0, 20], [-21], torch.tensor([20]), np.array([0, 20])])
 def test_there_is_nothing_past_the_end(kind: str, index: Any) -> None:  # noqa: ANN401
     with pytest.raises(IndexError):
         _ = DATA[kind][index]

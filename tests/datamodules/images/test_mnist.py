@@ -178,6 +178,26 @@ def test_a_failed_download_names_the_file_the_reason_and_the_remedy(tmp_path: Pa
     assert requests == [f"{mirror}train-images-idx3-ubyte.gz" for mirror in MNISTDataModule.source.mirrors]
 
 
+def test_a_failed_download_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(url: str, root: str, *_: str) -> None:
+        Path(root).mkdir(parents=True, exist_ok=True)  # as torchvision does
+        raise URLError("no network")
+
+    monkeypatch.setattr(mnist, "download_url", fail)
+    with pytest.raises(DataError, match="no network"):
+        MNISTDataModule(str(tmp_path / "new")).prepare_data()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "FashionMNIST").mkdir()
+    (tmp_path / "FashionMNIST" / "mine").touch()
+    for cls, folder in ((MNISTDataModule, tmp_path / "mine"), (FashionMNISTDataModule, tmp_path)):
+        with pytest.raises(DataError, match="no network"):
+            cls(str(folder)).prepare_data()
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / name for name in ("FashionMNIST", "FashionMNIST/mine", "mine")], (
+        "only what was made is removed"
+    )
+
+
 Fetch = Callable[[str, str, str, str], None]
 
 

@@ -25,7 +25,7 @@ from datamodules.tables.row_groups import RowGroups
 from datamodules.tables.streaming import TableStream
 from lit_models import LitMLP
 from tests.helpers.front_door import ROOT, Run
-from tests.helpers.streams import BUFFERED, GROUP, SIZE, flat, numbers, rows_of, stream_of, table
+from tests.helpers.streams import BUFFERED, GROUP, SIZE, flat, numbers, rows_of, stream_of, table, write_csv
 from tests.helpers.trainers import quiet_trainer
 
 pytestmark = pytest.mark.usefixtures("small_buffers")
@@ -40,6 +40,22 @@ def test_every_row_comes_once_in_every_epoch(path: str) -> None:
         assert sorted(flat(batches)) == list(range(SIZE))
         assert [len(y) for _, y in batches] == [16] * 25
         assert len(batches) == len(loader)
+
+
+def test_a_stream_has_no_rows_by_number(path: str) -> None:
+    with pytest.raises(DataError, match=r"`train_dataloader\(\)`, or give `streaming=False`"):
+        stream_of(path).splits["train"][0]
+
+
+def test_each_epoch_is_a_use_of_the_cached_file_but_never_touches_the_users(path: str, workdir: Path) -> None:
+    text = stream_of(write_csv(workdir / "text.csv", table()), cache_dir=str(workdir / "cache"))
+    for data, is_cached in ((text, True), (stream_of(path), False)):
+        loader = data.train_dataloader()
+        file = data.splits["train"].samples.groups[0].file
+        for _ in range(2):
+            os.utime(file, (1e9, 1e9))
+            assert list(loader)
+            assert (file.stat().st_mtime > 1e9) == is_cached
 
 
 def test_a_row_keeps_its_target_and_its_other_numbers(path: str) -> None:
