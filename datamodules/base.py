@@ -210,10 +210,7 @@ class DataModule(AugmentingDataModule):
         return loader
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        """Return batches of the validation split in its own order; an empty list if there is none.
-
-        With `overfit_batches` they are the training batches.
-        """
+        """Return batches of the validation split, or the few that are overfitted; an empty list if there is none."""
         return [_with_fixed_order(self._loader("train")[0])] if self._overfits else self._loader("val")
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
@@ -238,8 +235,10 @@ class DataModule(AugmentingDataModule):
             epoch = loop.epoch_progress.current.ready - 1 if batch else self.trainer.current_epoch
             if batch >= self.trainer.num_training_batches:
                 epoch, batch = epoch + 1, 0
+        cls, package = type(self), type(self).__module__.partition(".")[0]
+        is_public = getattr(sys.modules[package], cls.__name__, None) is cls  # so that modules can move
         return {
-            "class_path": public_address(type(self)),
+            "class_path": f"{package if is_public else cls.__module__}.{cls.__qualname__}",
             "class_names": self.class_names,
             "statistics": self.statistics,
             "settings": self.resumed_settings(),
@@ -305,14 +304,6 @@ class DataModule(AugmentingDataModule):
         )
 
 
-def public_address(cls: type) -> str:
-    """Return the address by which files name a class: that of its package if it is public, so that modules can move."""
-    package = cls.__module__.partition(".")[0]
-    is_public = getattr(sys.modules[package], cls.__name__, None) is cls
-    return f"{package if is_public else cls.__module__}.{cls.__qualname__}"
-
-
 def _with_fixed_order(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """Return a loader of which every epoch is the first."""
     loader.sampler.is_fixed = True  # type: ignore[attr-defined]  # it is a BatchSampler
     return loader

@@ -52,23 +52,21 @@ def read_checkpoint(path: str) -> Checkpoint:
         _ = checkpoint["state_dict"]
         settings: dict[str, Any] = {}
         if "class_path" in checkpoint:
-            settings["model"] = _class(checkpoint["class_path"], checkpoint["hyper_parameters"])
+            class_path, init_args = public_address(checkpoint["class_path"]), dict(checkpoint["hyper_parameters"])
+            settings["model"] = {"class_path": class_path, "init_args": init_args}
         for group in ("optimizer", "lr_scheduler"):
             if checkpoint.get(f"{group}_config"):
                 settings[group] = dict(checkpoint[f"{group}_config"])
         for name, state in checkpoint.items():
             # A data module's state is kept under its class's name.
             if isinstance(state, dict) and str(state.get("class_path", "")).endswith(f".{name}"):
-                settings["data"] = _class(state["class_path"], checkpoint.get("datamodule_hyper_parameters", {}))
+                init_args = dict(checkpoint.get("datamodule_hyper_parameters", {}))
+                settings["data"] = {"class_path": public_address(state["class_path"]), "init_args": init_args}
                 return Checkpoint(settings, name, state)
     except Exception as error:  # whatever unpickling a file of another kind may raise
         reason = str(error).partition("\n")[0]
         raise ArgumentError(None, f"--ckpt_path {path}: not a checkpoint that can be read ({reason}).") from error
     return Checkpoint(settings, "", None)
-
-
-def _class(path: str, init_args: dict[str, Any]) -> dict[str, Any]:
-    return {"class_path": public_address(path), "init_args": dict(init_args)}
 
 
 def read_trusted(path: str, args: list[str]) -> Checkpoint:

@@ -224,8 +224,7 @@ class KindlingCLI(LightningCLI):
 
 
 def _is_of_parser(error: BaseException) -> bool:
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__")).startswith("jsonargparse")
+    return str([*traceback.walk_tb(error.__traceback__)][-1][0].f_globals["__name__"]).startswith("jsonargparse")
 
 
 def _name(config: Any) -> str:  # noqa: ANN401  # a dict or a Namespace

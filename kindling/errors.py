@@ -2,12 +2,12 @@
 
 import difflib
 import logging
+import os
 import re
 import traceback
 import warnings
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from pathlib import Path
 
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -109,8 +109,7 @@ def explain(error: BaseException, args: Sequence[str] = ()) -> str:
     if not isinstance(error, ArgumentError | DataError | ModelError):
         return " ".join(_blamed(error, _spelled(text), args).split())
     if match := re.search(r"File does not exist: '?([^'\n]+)", text):
-        path = Path(match[1])
-        return f"--config {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}: no such file."
+        return f"--config {os.path.relpath(match[1])}: no such file."
     keys = [key for key in re.findall(r'Parser key "([\w.]+)"', text) if key != "config"]
     flag = "--" + ".".join(keys).removeprefix("trainer.")
     cls = next(iter(re.findall(r"Problem with given class_path '([\w.]+)'", text)), "")
