@@ -425,5 +425,6 @@ def test_other_weights_are_refused_on_resuming(
     model = f"--model LitTransfer --model.backbone {BACKBONE} --model.weights none"
     run(f"{model} --data tests.helpers.tiny.TinyImages --max_epochs 1")
     kept = shutil.move("runs", tmp_path / "kept")  # `mistake` looks for runs left behind
-    line = mistake(f"--ckpt_path {next(Path(kept).rglob('last.ckpt'))} --max_epochs 2 --model.weights {weights_file}")
+    last = next(Path(kept).rglob("last.ckpt"))
+    line = mistake(f"{NAMED} --ckpt_path {last} --max_epochs 2 --model.weights {weights_file}")
     assert "the run of this checkpoint began with none" in line
