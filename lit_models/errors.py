@@ -31,7 +31,7 @@ class ModelError(ValueError):
     def sentence(self) -> str:
         """Problem and remedy."""
         text = f"{self.problem}; {self.remedy}" if self.remedy else self.problem
-        return text if text.endswith(".") else f"{text}."
+        return text if text.endswith((".", "?")) else f"{text}."
 
 
 def check_dropout(dropout: float) -> None:
