@@ -74,13 +74,12 @@ class Cache:
             OSError: If it cannot be written; nothing is left behind then.
         """
         part = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             write(part)
             os.replace(part, path)
         finally:
-            if part.is_file():
-                part.unlink()
+            part.unlink(missing_ok=True)
         self._used.add(path)
         self._prune()
 

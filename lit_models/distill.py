@@ -90,9 +90,9 @@ class LitDistiller(LitWrapper):
         file = self.hparams["teacher"]
         if file is None:
             raise ModelError("a student learns from a trained classifier", "give its checkpoint", "teacher")
-        if not Path(file).expanduser().is_file():
+        path = Path(file).expanduser()
+        if not path.is_file():
             raise ModelError("there is no such file", "give the checkpoint of a trained classifier", "teacher", file)
-        path = str(Path(file).expanduser())
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             class_path = str(checkpoint["class_path"])
