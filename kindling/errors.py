@@ -134,6 +134,8 @@ def explain(error: BaseException, args: Sequence[str] = ()) -> str:
         return f"{flag} {cls}: there is no such class ({match[0]})."
     if len(keys) == 1 and (match := re.search(r"does not correspond to a subclass of (\w+)\n", text)):
         return f"{flag}: the class that was given is no {match[1]}."
+    if "is abstract" in text and (match := re.search(r"NestedArg\(key='(\w+)', val='?(.*?)'?\)", text)):
+        return f"{flag}.{match[1]} {match[2]}: name the class first, by {flag} CLASS."
     if keys:
         value = re.findall(r"(?:Got value|Given value): (.*)", text)
         text = text.replace("collections.abc.Sequence", "list")
