@@ -93,7 +93,7 @@ class DataModule(AugmentingDataModule):
         raise NotImplementedError
 
     @property
-    def tests_fold(self) -> bool:
+    def fold_is_test(self) -> bool:
         """Whether the held-out fold is the test split, and not the validation split."""
         if "test" not in self.splits:
             return False

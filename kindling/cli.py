@@ -237,7 +237,7 @@ def _cross_validate(args: list[str]) -> KindlingCLI:
     while True:
         cli = KindlingCLI(args, fold=len(measured))
         # The fold is the test split, or the validation split where the data have a test split of their own.
-        measured.append(cli.summary.summary.get("test" if cli.datamodule.tests_fold else "best", {}))
+        measured.append(cli.summary.summary.get("test" if cli.datamodule.fold_is_test else "best", {}))
         num_folds = cli.datamodule.num_folds
         if is_first_process():
             print(f"fold {len(measured)} of {num_folds}:", *(f"{k} {v:.4g}" for k, v in measured[-1].items()), sep="  ")
