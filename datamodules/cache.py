@@ -1,4 +1,4 @@
-"""Files that were made from data, kept so that the next run need not make them again."""
+"""A cache of files that were computed from data, for later runs."""
 
 import contextlib
 import hashlib
@@ -84,7 +84,7 @@ class Cache:
         self._prune()
 
     def keep(self, path: Path, write: Callable[[Path], object]) -> None:
-        """Write a file as `write` does; if that is impossible, warn once of this folder and go on."""
+        """Write a file as `write` does; if that is impossible, warn once about this folder and go on."""
         try:
             self.write(path, write)
         except OSError as error:

@@ -77,7 +77,7 @@ def _flag(name: str, value: str, group: str) -> str:
 
 
 def _spelled(text: str, group: str = "") -> str:
-    """Spell the options in backticks as flags: those of a group and of the Trainer, or of the Trainer alone."""
+    """Format the options in backticks as flags: those of a group and of the Trainer, or of the Trainer alone."""
 
     def spelled(found: re.Match[str]) -> str:
         value = (found[2] or "").strip("'\"")
@@ -163,7 +163,7 @@ def _flags() -> list[str]:
 def _class_names() -> set[str]:
     bases = (LightningModule, LightningDataModule, Callback, Logger, Optimizer, LRScheduler)
     classes: list[type] = [cls for base in bases for cls in base.__subclasses__()]
-    for cls in classes:  # it grows
+    for cls in classes:  # which grows
         classes += cls.__subclasses__()
     return {cls.__name__ for cls in classes}
 
