@@ -93,12 +93,12 @@ class DataModule(AugmentingDataModule):
         raise NotImplementedError
 
     @property
-    def tests_fold(self) -> bool:
+    def fold_is_test(self) -> bool:
         """Whether the held-out fold is the test split, and not the validation split."""
         if "test" not in self.splits:
             return False
         train, test = (self.splits[stage].samples for stage in ("train", "test"))
-        return train is test or getattr(train, "y", 0) is getattr(test, "y", 1)  # of images, other views of the same
+        return train is test or getattr(train, "y", 0) is getattr(test, "y", 1)  # views of the same images
 
     @property
     def in_features(self) -> int:
@@ -157,10 +157,10 @@ class DataModule(AugmentingDataModule):
             self.trainer.limit_val_batches = 0  # so that `trainer.enable_validation` is right
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # whatever NumPy can read: a row, an image, a list
-        """Encode one raw input, an array, list or image of its size, as in a batch: a tensor of shape `input_shape`.
+        """Encode one raw input, an array, list or image, as in a batch: a tensor of shape `input_shape`.
 
         Raises:
-            DataError: If it is not of numbers, or of another size.
+            DataError: If it is not numeric, or has another size.
         """
         return self._to_tensor(raw, self.input_shape)
 
@@ -177,7 +177,7 @@ class DataModule(AugmentingDataModule):
         return x.reshape(shape)
 
     def decode(self, outputs: Tensor) -> dict[str, list[Any]]:
-        """Convert predictions to columns for people.
+        """Decode predictions into readable columns.
 
         Args:
             outputs: As returned by `predict_step`: probabilities, `(B, C)`, or of the second class, `(B,)`; or values,
@@ -195,7 +195,7 @@ class DataModule(AugmentingDataModule):
         return {"prediction": [names[i] for i in table.argmax(1).tolist()], **columns}
 
     def row_keys(self) -> dict[str, Iterator[Any]]:
-        """Return what identifies each predicted row, in their order, by column; here nothing does."""
+        """Return the key columns of the predicted rows, in their order; without keys, none."""
         return {}
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -210,7 +210,7 @@ class DataModule(AugmentingDataModule):
         return loader
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        """Return batches of the validation split, or the few that are overfitted; an empty list if there is none."""
+        """Return batches of the validation split, or those of `overfit_batches`; an empty list if there is none."""
         return [_with_fixed_order(self._loader("train")[0])] if self._overfits else self._loader("val")
 
     def test_dataloader(self) -> list[DataLoader[Any]]:

@@ -1,4 +1,4 @@
-"""Files that were made from data, kept so that the next run need not make them again."""
+"""A cache of files that were computed from data, for later runs."""
 
 import contextlib
 import hashlib
@@ -74,18 +74,17 @@ class Cache:
             OSError: If it cannot be written; nothing is left behind then.
         """
         part = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             write(part)
             os.replace(part, path)
         finally:
-            if part.is_file():
-                part.unlink()
+            part.unlink(missing_ok=True)
         self._used.add(path)
         self._prune()
 
     def keep(self, path: Path, write: Callable[[Path], object]) -> None:
-        """Write a file as `write` does; if that is impossible, warn once of this folder and go on."""
+        """Write a file as `write` does; if that is impossible, warn once about this folder and go on."""
         try:
             self.write(path, write)
         except OSError as error:

@@ -18,7 +18,7 @@ class DataError(ValueError):
     """
 
     def __init__(self, problem: str, remedy: str = "", option: str = "", value: object = None) -> None:
-        super().__init__(problem, remedy, option, value)  # all of them, so that it goes through pickle whole
+        super().__init__(problem, remedy, option, value)  # all of them, so that pickle restores it
         self.problem = problem
         self.remedy = remedy
         self.option = option

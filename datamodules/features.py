@@ -1,4 +1,4 @@
-"""Augmentation of training batches, and features of a frozen network, computed once, in the place of inputs."""
+"""Augmentation of training batches, and features of a frozen network, computed once, in place of inputs."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -39,7 +39,7 @@ class AugmentingDataModule(LightningDataModule):
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
-        """Forget the features of an earlier fit."""
+        """Discard the features of an earlier fit."""
         self._features, self._annotated = {}, None
 
     def teardown(self, stage: str) -> None:
@@ -75,7 +75,7 @@ class AugmentingDataModule(LightningDataModule):
         return batch
 
     def precompute(self, extract: Change, views: int, device: torch.device) -> None:
-        """Compute features once, and use them in the place of the inputs in this fit.
+        """Compute features once, and use them in place of the inputs in this fit.
 
         Args:
             extract: Maps a batch of inputs on its device to features, `(B, F)`; it must not change in the fit.

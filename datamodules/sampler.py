@@ -26,7 +26,7 @@ class Store(Protocol):
 
 
 class BatchDataset(Dataset[Any], ABC):
-    """A data set of which an integer takes one sample, and a slice, list, array or tensor a whole batch.
+    """A data set that an integer indexes for one sample, and a slice, list, array or tensor for a whole batch.
 
     So a plain `DataLoader` over it works, and one whose sampler yields index tensors takes each batch in one call.
     """
@@ -178,7 +178,7 @@ class BatchSampler(DistributedSampler[Tensor], SequentialSampler):
         self.views = views
         self.lengths = lengths
         self.jitter = jitter
-        self.is_fixed = False  # whether all epochs are the first
+        self.is_fixed = False  # whether every epoch has the order of the first
         self.start = 0  # how many batches the next epoch skips, as an interrupted run has seen them
 
     def __len__(self) -> int:

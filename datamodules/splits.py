@@ -14,12 +14,12 @@ Stage = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class Holdout:
-    """Random samples, stratified by class; or whole groups; or the last samples in time.
+    """A hold-out of random samples, stratified by class; of whole groups; or of the last samples in time.
 
     The first five arguments are those of `DataModule`.
 
     Args:
-        stratify: Whether each class gives its share.
+        stratify: Whether random samples are stratified by class.
         groups: Group of every sample, `(N,)`; none is divided.
         times: Time of every sample, `(N,)`: the last are held out. Folds are successive, and each is predicted from
             all samples before it.
@@ -145,7 +145,7 @@ def kfold_groups(groups: Tensor, num_folds: int, seed: int) -> list[Tensor]:
 
 
 def holdout_groups(indices: Tensor, fraction: float, seed: int, groups: Tensor) -> tuple[Tensor, Tensor]:
-    """Hold out whole `groups`, shape `(n,)`, integers, which are together nearly a fraction of some samples.
+    """Hold out whole `groups`, shape `(n,)`, integers, with nearly the given fraction of the samples.
 
     Otherwise as `holdout`; the indices are in their order.
     """

@@ -25,8 +25,8 @@ class ToyDataModule(DataModule):
     Args:
         name: `iris` (150 flowers, 4 features, 3 classes), `wine` (178, 13, 3), `breast_cancer` (569, 30, benign or
             malignant), `diabetes` (442, 10, a measure of the disease a year later), `make_regression` (1,000 generated,
-            20, of which 10 matter, with noise), or `line` (x = 1, 2, 3 and y = 2, 4, 6; all of it to train on, so the
-            two fractions do not count).
+            20, of which 10 matter, with noise), or `line` (x = 1, 2, 3 and y = 2, 4, 6; all of it is training data,
+            whatever the two fractions).
         kwargs: Options of `DataModule`.
     """
 

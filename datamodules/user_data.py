@@ -28,7 +28,7 @@ def available_cores() -> int:
 
 
 class Source:
-    """Everything that a data module read from its files: each part once, when it is first asked for.
+    """Everything that a data module read from its files: each part once, lazily.
 
     What is read depends on the options of the data module and on what was fitted. Where a checkpoint changes the
     latter, a new source takes the place of this one.
@@ -50,14 +50,14 @@ class Source:
 
 
 class UserDataModule(DataModule):
-    """Base of data modules for a person's own files, which know by their content what a model was trained on.
+    """Base of data modules for user data, which tell by a hash whether a model was trained on it.
 
     `predict` takes all files at the path, and so does `test` if they are not what the model was trained on. A leaf
     defines `fingerprint` and `open_source`.
 
     Args:
         path: A file, folder or glob.
-        cache_dir: Folder of what was parsed, decoded or encoded before; it can be deleted between runs.
+        cache_dir: Folder of cached tables, images and tokens; it can be deleted between runs.
         kwargs: Options of `DataModule`.
     """
 

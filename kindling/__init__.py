@@ -1,1 +1,1 @@
-"""What stands behind the doors: the command line, runs, callbacks and messages."""
+"""The command line behind `train.py`: parsing, runs, callbacks and messages."""

@@ -24,7 +24,7 @@ _NAMING = re.compile(r"--(trainer\.callbacks|trainer\.logger|config|model|data)(
 
 
 def expand(args: list[str]) -> list[str]:
-    """Spell a command line out as the parser reads it.
+    """Return a command line in the form that the parser reads.
 
     The subcommand, `fit` if none is given, comes first; Trainer flags begin with `trainer.`; callbacks and loggers have
     full class paths; configuration files are flat, whether or not they have a section for each subcommand.

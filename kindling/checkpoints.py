@@ -1,4 +1,4 @@
-"""What a checkpoint says of how it came to be, read without running anything that it names."""
+"""Settings and fitted state in a checkpoint, read without running anything that it names."""
 
 import importlib
 import re
@@ -32,7 +32,7 @@ def public_address(path: str) -> str:
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint says about how it came to be."""
+    """The settings and the fitted state in a checkpoint."""
 
     settings: dict[str, Any]  # defaults for a parser: `model`, `data`, `optimizer` and `lr_scheduler`
     data_class: str  # the name of the class of the data; empty if there was none

@@ -133,12 +133,12 @@ class KindlingCLI(LightningCLI):
         return config
 
     def _load_settings(self, path: str, args: list[str]) -> None:
-        """Make the settings in a checkpoint the defaults."""
+        """Set the settings in a checkpoint as the defaults."""
         self._saved = read_trusted(path, args)
         self._parser(self.subcommand).set_defaults(self._saved.settings)
 
     def instantiate_classes(self) -> None:
-        """Make the data, fill in what the model needs to know of them, then make the model and the Trainer."""
+        """Create the data module, link its sizes to the model, then create the model and the Trainer."""
         config, data = self._config, self._config.data
         import_named(init_args(self.given, "model"))
         prepare(config, self.given)
@@ -177,7 +177,7 @@ class KindlingCLI(LightningCLI):
         return made
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the Trainer, with a folder for the run and the callbacks of every run."""
+        """Create the Trainer, with a folder for the run and the callbacks of every run."""
         config, made, subcommand = self._config.trainer, self.config_init[self.subcommand], str(self.subcommand)
         fits, root = subcommand == "fit", Path(config.default_root_dir or "runs")
         if config.max_epochs is None and config.max_steps == -1 and config.max_time is None:
@@ -232,12 +232,12 @@ def _name(config: Any) -> str:  # noqa: ANN401  # a dict or a Namespace
 
 
 def _cross_validate(args: list[str]) -> KindlingCLI:
-    """Fit once for every fold, and print the mean and the spread of what each is measured by."""
+    """Fit once for every fold, and print the mean and the standard deviation of each metric."""
     measured: list[dict[str, float]] = []
     while True:
         cli = KindlingCLI(args, fold=len(measured))
         # The fold is the test split, or the validation split where the data have a test split of their own.
-        measured.append(cli.summary.summary.get("test" if cli.datamodule.tests_fold else "best", {}))
+        measured.append(cli.summary.summary.get("test" if cli.datamodule.fold_is_test else "best", {}))
         num_folds = cli.datamodule.num_folds
         if is_first_process():
             print(f"fold {len(measured)} of {num_folds}:", *(f"{k} {v:.4g}" for k, v in measured[-1].items()), sep="  ")

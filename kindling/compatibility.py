@@ -1,4 +1,4 @@
-"""What must cross between data and model: sizes and task, what a checkpoint keeps, how weights want their images.
+"""What data and model must agree on: sizes, task, the state in a checkpoint, and preprocessing for pretrained weights.
 
 Here and in its neighbors `config` is what was parsed with the defaults, and is filled in; `given` is what was parsed
 without them.
@@ -16,24 +16,24 @@ from kindling.checkpoints import Checkpoint
 from lit_models.errors import find_misfit
 from lit_models.wrapper import find_model, parameters_of
 
-# What the data know and a model may ask for, under the same name; a flag given by hand wins.
+# Arguments of a model that are filled in from the data module, by name; an explicit flag wins.
 LINKED = (
     *("task", "num_outputs", "in_features", "input_shape", "cat_cardinalities"),
     *("vocab_size", "max_length", "context_length"),
 )
 
-# What the model's weights say of how images are prepared, under the names of the data's arguments.
+# Options of the data that are filled in from the preprocessing of a model's pretrained weights.
 PREPARED = ("image_size", "resize_size", "interpolation")
 
 NUM_FOLDS = 5  # of cross-validation, unless --data.num_folds says otherwise
 
-# What reads, and what has, the kind of text that goes with a size.
+# The model and the data module for the kind of text that each size tells.
 MODELS = {"max_length": "LitTextClassifier", "context_length": "LitGPT"}
 DATA = {"max_length": "TextCSVDataModule", "context_length": "TextCorpusDataModule"}
 
 
 def prepare(config: Namespace, given: Namespace) -> None:
-    """Fill in how the data prepare images, as the model's weights want them, unless it was given."""
+    """Fill in the preprocessing of images for the model's pretrained weights, unless it was given."""
     preprocessing = getattr(imported_class(config.model.class_path), "preprocessing", None)
     if preprocessing is None or config.ckpt_path is not None:
         return
@@ -60,7 +60,7 @@ def hold_out(fold: int, config: Namespace, given: Namespace) -> None:
 
 
 def load_data_state(data: LightningDataModule, saved: Checkpoint) -> None:
-    """Load what a checkpoint keeps of the data it was trained on, before these data infer anything themselves.
+    """Load the data module's state from a checkpoint, before anything is inferred from new data.
 
     Raises:
         ArgumentError: If it was trained on data of another class, or the data need what it does not keep.
@@ -79,7 +79,7 @@ def load_data_state(data: LightningDataModule, saved: Checkpoint) -> None:
 
 
 def link(data: LightningDataModule, config: Namespace, given: Namespace) -> None:
-    """Fill in what the data know and nobody gave; what was given, or trained, must agree with the data.
+    """Fill in sizes and task from the data where they are not given; those given, or trained, must agree with the data.
 
     Raises:
         ArgumentError: If model and data do not go together.
@@ -104,13 +104,13 @@ def link(data: LightningDataModule, config: Namespace, given: Namespace) -> None
 
 
 def _check_kind(data: LightningDataModule, config: Namespace, by_hand: dict[str, Any]) -> None:
-    """Refuse a model that cannot read these data, or, of a model made of another, an inner one that cannot."""
+    """Raise an error for a model, or an inner model of a wrapper, that cannot read these data."""
     flag, name, takes = "--model", config.model.class_path.rpartition(".")[2], set(init_args(config, "model"))
     inner = getattr(imported_class(config.model.class_path), "inner_option", None)
     if inner is not None:
         flag, name = f"--model.{inner}", str(config.model.init_args[inner])
         takes = parameters_of(find_model(inner, name))
-    # What the data know, without making them look for it.
+    # The sizes of the data, without computing any.
     offers = {size for size in ("vocab_size", *DATA) if inspect.getattr_static(data, size, None) is not None}
     offers |= by_hand.keys() | {"in_features"}
     if config.ckpt_path is not None and "vocab_size" in takes:  # it was trained on such data, which need not say so

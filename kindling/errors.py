@@ -77,7 +77,7 @@ def _flag(name: str, value: str, group: str) -> str:
 
 
 def _spelled(text: str, group: str = "") -> str:
-    """Spell the options in backticks as flags: those of a group and of the Trainer, or of the Trainer alone."""
+    """Format the options in backticks as flags: those of a group and of the Trainer, or of the Trainer alone."""
 
     def spelled(found: re.Match[str]) -> str:
         value = (found[2] or "").strip("'\"")
@@ -134,6 +134,8 @@ def explain(error: BaseException, args: Sequence[str] = ()) -> str:
         return f"{flag} {cls}: there is no such class ({match[0]})."
     if len(keys) == 1 and (match := re.search(r"does not correspond to a subclass of (\w+)\n", text)):
         return f"{flag}: the class that was given is no {match[1]}."
+    if "is abstract" in text and (match := re.search(r"NestedArg\(key='(\w+)', val='?(.*?)'?\)", text)):
+        return f"{flag}.{match[1]} {match[2]}: name the class first, by {flag} CLASS."
     if keys:
         value = re.findall(r"(?:Got value|Given value): (.*)", text)
         text = text.replace("collections.abc.Sequence", "list")
@@ -161,7 +163,7 @@ def _flags() -> list[str]:
 def _class_names() -> set[str]:
     bases = (LightningModule, LightningDataModule, Callback, Logger, Optimizer, LRScheduler)
     classes: list[type] = [cls for base in bases for cls in base.__subclasses__()]
-    for cls in classes:  # it grows
+    for cls in classes:  # which grows
         classes += cls.__subclasses__()
     return {cls.__name__ for cls in classes}
 

@@ -59,7 +59,7 @@ _EXAMPLES = (
     ("test --ckpt_path runs/LitMLP-DigitsDataModule/version_0/checkpoints/best.ckpt", "a trained model"),
 )
 _WIDTH = 100
-_SUMMARY = 72  # signs of what a class is
+_SUMMARY = 72  # characters of a class's summary
 
 
 def short_help() -> str:
@@ -87,7 +87,7 @@ def short_help() -> str:
 
 
 def description() -> str:
-    """Return what stands above the whole help of a subcommand."""
+    """Return the description above the full help of a subcommand."""
     return (
         f"Subcommands: {', '.join(_SUBCOMMANDS)}; fit if none is given. "
         f"Models (--model NAME, its flags by --model.help NAME): {', '.join(MODELS)}. "

@@ -1,4 +1,4 @@
-"""The `--optimizer` and `--lr_scheduler` groups: which of them and of the model's own options trains, and a trial."""
+"""The `--optimizer` and `--lr_scheduler` groups: whether they or the model's own options apply, and a trial step."""
 
 import warnings
 from typing import Any

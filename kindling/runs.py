@@ -52,7 +52,7 @@ def print_next_steps(trainer: Trainer, best: str) -> None:
 
 
 def new_folder(root: Path, name: str) -> Path:
-    """Make the folder of a new run, `root/name/version_N`; the processes of a distributed run share one."""
+    """Create the folder of a new run, `root/name/version_N`; the processes of a distributed run share one."""
     try:
         (root / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -34,15 +34,15 @@ class LitModule(OptimizerMixin):
         reduction: Whether the loss of a step is the mean or the sum over its samples. The mean is logged.
         label_smoothing: Share of a label that is spread over all classes.
         class_weights: Weight of the samples of each class; in a binary task two numbers, of classes 0 and 1.
-        ignore_index: The label of samples that count in no loss and no metric, of a multiclass task.
+        ignore_index: Label of samples that loss and metrics leave out, in a multiclass task.
         normalize: Whether to use the data module's statistics.
         optimizer: An optimizer of `torch.optim` by name. Muon and SparseAdam train the weights they can, and AdamW the
             rest; LBFGS, with a line search, evaluates a batch several times in each step, and needs large ones.
         lr: Learning rate; 1 suits LBFGS.
         momentum: Momentum, of those optimizers that have it (SGD, RMSprop and Muon).
-        weight_decay: Weight decay of all weights but vectors, such as biases: decoupled in AdamW, which without it is
-            Adam, and in Muon; an L2 penalty elsewhere. LBFGS, Rprop and SparseAdam have none.
-        layer_decay: The learning rate of each layer, as a share of that of the next layer towards the output.
+        weight_decay: Weight decay of all weights but biases and norms: decoupled in AdamW, which without it is Adam,
+            and in Muon; an L2 penalty elsewhere. LBFGS, Rprop and SparseAdam have none.
+        layer_decay: Layer-wise decay: the factor from a layer's learning rate to that of the layer before it.
         scheduler: Schedule of the learning rate: `none` (constant), `one-cycle`, `cosine`, `step` (a tenth every 10
             epochs), `exponential` (0.95 of it every epoch) or `plateau`.
         warmup_steps: Steps in which the learning rate rises before `cosine` begins.
@@ -50,7 +50,7 @@ class LitModule(OptimizerMixin):
         compile: Whether to compile the network with `torch.compile`, which pays off on long runs only.
 
     Raises:
-        ModelError: If an option is impossible, or does not fit the task.
+        ModelError: If an option is invalid, or does not fit the task.
     """
 
     net: nn.Module
@@ -80,7 +80,7 @@ class LitModule(OptimizerMixin):
         check_non_negative(lr=lr, momentum=momentum, weight_decay=weight_decay, warmup_steps=warmup_steps)
         if not 0 < layer_decay <= 1:
             raise ModelError("give a share above 0, up to 1", option="layer_decay", value=layer_decay)
-        if class_weights is not None:  # an array or a tensor is no primitive
+        if class_weights is not None:  # hyperparameters are primitives, not arrays or tensors
             self.hparams["class_weights"] = [float(weight) for weight in class_weights]
         self.num_outputs = num_outputs
         self.task = make_task(task, num_outputs, loss, reduction, label_smoothing, class_weights, ignore_index)
@@ -90,7 +90,7 @@ class LitModule(OptimizerMixin):
         metrics = self.task.metrics()
         self.val_metrics = metrics.clone(prefix="val_")
         self.test_metrics = metrics.clone(prefix="test_")
-        self._epoch_loss: tuple[Tensor, int | Tensor] | None = None  # sum and count of the epoch a checkpoint cut
+        self._epoch_loss: tuple[Tensor, int | Tensor] | None = None  # sum and count of an interrupted epoch
         self._is_initialized = False
 
     def initialize(self) -> None:
@@ -219,10 +219,10 @@ class LitModule(OptimizerMixin):
             self.task.normalization.set(statistics["target_mean"], statistics["target_std"])
 
     def prepare_weights(self) -> None:
-        """Download the weights that a first fit starts from, before the data are read; here nothing."""
+        """Download pretrained weights before the data are read; a model without any has nothing to do."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add which class this is, how it is trained, and the loss of an unfinished epoch."""
+        """Add the class path, the training settings, and the loss of an unfinished epoch."""
         super().on_save_checkpoint(checkpoint)
         cls, package = type(self), self.__module__.partition(".")[0]
         is_public = getattr(sys.modules[package], cls.__name__, None) is cls  # of its package, so that modules can move

@@ -11,7 +11,7 @@ from lit_models.errors import ModelError, check_dropout
 
 
 class LeNet(nn.Module):
-    """LeNet-5 (LeCun et al. 1998), with ReLU and max pooling where it had sigmoids and averages.
+    """LeNet-5 (LeCun et al. 1998), with ReLU and max pooling instead of sigmoids and average pooling.
 
     28x28 images get a border of 2 pixels, so that they become the 32x32 of the paper.
     `input_shape` is channels, height and width; there are `num_outputs` logits or values for each image.
@@ -67,7 +67,7 @@ class LitLeNet(LitModule):
 class ConvNet(nn.Module):
     """Stages of 3x3 convolutions with batch normalization (Ioffe and Szegedy 2015), then global average pooling.
 
-    Its arguments are those of `LitConvNet`, and `num_outputs`, for each sample; impossible ones raise a ModelError.
+    Takes the arguments of `LitConvNet`, and `num_outputs`; invalid ones raise a ModelError.
     """
 
     def __init__(self, in_channels: int, channels: Sequence[int], num_outputs: int, dropout: float = 0.0) -> None:

@@ -26,11 +26,11 @@ class LitDistiller(LitWrapper):
     """A student that learns from a teacher's logits as well as from the labels (Hinton et al. 2015).
 
     The training loss is `alpha * T**2 * KL(softmax(teacher / T) || softmax(student / T)) + (1 - alpha) * loss of the
-    labels`; validation and test measure the student by the labels alone. In a binary task the logits are 0 and z.
-    Samples whose label is ignored learn from the teacher alone.
+    labels`; validation and test measure the student by the labels alone. In a binary task, a logit z counts as two, 0
+    and z. Samples whose label is ignored learn from the teacher alone.
 
-    The teacher is loaded when fitting starts, is frozen, and is no part of this model: its weights are neither among
-    the parameters nor in checkpoints and exported graphs. If the data are not augmented, its logits are computed once;
+    The teacher is loaded when fitting starts, is frozen, and is not a submodule: its weights are neither among the
+    parameters nor in checkpoints and exported graphs. If the data are not augmented, its logits are computed once;
     otherwise in every step.
 
     Args:
@@ -38,13 +38,13 @@ class LitDistiller(LitWrapper):
         student: The model that learns: a class of `lit_models`, or the import path of another.
         student_args: The student's own options, such as `hidden` and `dropout`; those of training are options here.
         temperature: Divisor of both models' logits: the higher, the more the unlikely classes count.
-        alpha: Share of the teacher in the loss, 0 to 1; the labels have the rest.
-        teacher_class: Import path of the teacher's class, if it is none of `lit_models`: no other class is imported
+        alpha: Weight of the teacher's term in the loss, 0 to 1; the labels have the rest.
+        teacher_class: Import path of the teacher's class, if it is not in `lit_models`: no other class is imported
             because a file names it.
         kwargs: Options of `LitWrapper` and `LitModule`.
 
     Raises:
-        ModelError: If an option is impossible, or the task is no classification.
+        ModelError: If an option is invalid, or the task is not classification.
     """
 
     inner_option = "student"
@@ -85,14 +85,14 @@ class LitDistiller(LitWrapper):
         """Load the teacher from its checkpoint: frozen, in evaluation mode, on the CPU.
 
         Raises:
-            ModelError: If there is none, or it does not know these classes or inputs.
+            ModelError: If there is none, or it has other classes or inputs than these data.
         """
         file = self.hparams["teacher"]
         if file is None:
             raise ModelError("a student learns from a trained classifier", "give its checkpoint", "teacher")
-        if not Path(file).expanduser().is_file():
+        path = Path(file).expanduser()
+        if not path.is_file():
             raise ModelError("there is no such file", "give the checkpoint of a trained classifier", "teacher", file)
-        path = str(Path(file).expanduser())
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             class_path = str(checkpoint["class_path"])
@@ -143,9 +143,9 @@ class LitDistiller(LitWrapper):
         return loss
 
     def soft_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Compute the divergence of a student's predictions from the teacher's, at the temperature.
+        """Compute the KL divergence of a student's predictions from the teacher's, softened by the temperature.
 
-        It is multiplied by `T**2`, which keeps the size of its gradient; a mean or sum, as the loss of the labels.
+        It is scaled by `T**2`, which keeps the size of its gradient, and reduced as the loss of the labels is.
         The student's logits are `(B, num_outputs)`, or of an ensemble `(B * k, num_outputs)`, the `k` of a sample in
         succession; `targets`, the teacher's, are `(B, num_outputs)`.
         """
@@ -179,7 +179,7 @@ def _check_model(file: str, teacher: LitModule, task: Task, sizes: Mapping[str, 
 
 
 def _check_encoding(file: str, checkpoint: Mapping[str, Any], data: LightningDataModule | None) -> None:
-    """Raise an error if an output, or a number in an input, means something else to a teacher than to these data."""
+    """Raise an error if these data have other classes than the teacher's, or encode inputs otherwise."""
     dicts = {key: item for key, item in checkpoint.items() if isinstance(item, dict)}
     states = [state for key, state in dicts.items() if str(state.get("class_path")).rpartition(".")[2] == key]
     if data is None or not states:

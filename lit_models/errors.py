@@ -1,10 +1,10 @@
-"""The error of a model that cannot be made or used, and the checks of options that many models share."""
+"""The error of a model that cannot be created or used, and the checks of options that many models share."""
 
 from collections.abc import Collection
 
 
 class ModelError(ValueError):
-    """A model that cannot be made, or an option of a model that cannot be used as it is.
+    """A model that cannot be created, or an option of a model with an invalid value.
 
     It reads `option=value: problem; remedy.`, in one line. An option that `problem` or `remedy` names stands in
     backticks, alone or with a value, as in "`normalize=False`", so that a command line can show it as a flag.
@@ -17,7 +17,7 @@ class ModelError(ValueError):
     """
 
     def __init__(self, problem: str, remedy: str = "", option: str = "", value: object = None) -> None:
-        super().__init__(problem, remedy, option, value)  # all of them, so that it goes through pickle whole
+        super().__init__(problem, remedy, option, value)  # all of them, so that pickle restores it
         self.problem = problem
         self.remedy = remedy
         self.option = option
@@ -54,7 +54,7 @@ def check_non_negative(**values: float | None) -> None:
             raise ModelError("give 0 or more", option=name, value=value)
 
 
-# The size that only models and data of one kind of text have.
+# The size by which each kind of text is recognized.
 TEXTS = {"max_length": "labeled texts", "context_length": "running text"}
 
 

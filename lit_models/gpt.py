@@ -55,19 +55,19 @@ class LitGPT(LitModule):
         context_length: Number of tokens that the network sees.
         num_layers: Number of blocks.
         num_heads: Attention heads of each block.
-        width: Size of a token's vector.
+        width: Size of a token's embedding.
         dropout: Share of attention, and of each block's output, that is dropped in training.
         max_new_tokens: Number of tokens to generate after a prompt.
         temperature: Divisor of the logits: 0 takes the most likely token, 1 samples by the learned probabilities.
         top_k: Number of the most likely tokens to sample from; 0 for all.
         top_p: Sample from the smallest set of tokens whose probabilities sum to this; 1 for all.
-        task: The task; the next token.
+        task: `next_token`, the only task.
         lr: Learning rate.
-        weight_decay: Weight decay, of matrices alone.
+        weight_decay: Weight decay, of matrices only.
         kwargs: Options of `LitModule`.
 
     Raises:
-        ModelError: If an option is impossible, or the task is another one.
+        ModelError: If an option is invalid, or the task is another one.
     """
 
     net: GPT
@@ -149,7 +149,7 @@ class LitGPT(LitModule):
         `use_cache`, keys and values of past tokens are computed again for every token.
 
         Raises:
-            ModelError: If there is no prompt, or an option is impossible.
+            ModelError: If there is no prompt, or an option is invalid.
             FloatingPointError: If the model has diverged, and its logits are not finite.
         """
         if ids.ndim != 2 or not ids.shape[1]:

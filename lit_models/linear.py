@@ -14,7 +14,7 @@ from lit_models.tasks import TaskName
 
 
 def linear(in_features: int, cat_cardinalities: Sequence[int], num_outputs: int) -> nn.Sequential:
-    """Return a linear map with a weight for each number and for each code of each category."""
+    """Return a linear map with a weight for each numeric feature and for each code of each categorical column."""
     if not cat_cardinalities:
         return nn.Sequential(nn.Flatten(), nn.Linear(in_features, num_outputs))
     categories = ExpandCategories(in_features, cat_cardinalities, max_one_hot=math.inf)
@@ -25,10 +25,10 @@ class LitLinearRegression(LitModule):
     """Linear regression: every value is a weighted sum of the features and a bias.
 
     Args:
-        in_features: Numbers in one input.
-        cat_cardinalities: Number of codes of each category, if the last numbers of a row are codes.
+        in_features: Number of input features.
+        cat_cardinalities: Number of codes of each categorical column, if the last features of a row are such codes.
         num_outputs: Number of values to predict.
-        task: The task; a regression.
+        task: `regression`, the only task.
         lr: Learning rate, higher than a deep network's.
         kwargs: Options of `LitModule`.
     """
@@ -54,8 +54,8 @@ class LitLogisticRegression(LitModule):
     """Logistic regression: a linear map to a logit; with several classes, softmax regression.
 
     Args:
-        in_features: Numbers in one input.
-        cat_cardinalities: Number of codes of each category, if the last numbers of a row are codes.
+        in_features: Number of input features.
+        cat_cardinalities: Number of codes of each categorical column, if the last features of a row are such codes.
         num_outputs: 1 for a binary task, else the number of classes.
         task: `binary` (a sigmoid) or `multiclass` (a softmax).
         lr: Learning rate, higher than a deep network's.

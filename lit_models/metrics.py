@@ -1,4 +1,4 @@
-"""Metrics that torchmetrics does not have: the mean loss at almost no cost, and how well embeddings tell pairs."""
+"""Metrics that torchmetrics does not have: the mean loss at almost no cost, and verification by embeddings."""
 
 import math
 
@@ -44,7 +44,7 @@ class MeanLoss:
 
 
 class PairMetrics(Metric):
-    """How well cosines of embeddings tell whether two samples belong to the same class.
+    """Verification (AUROC) and retrieval (recall at 1) by the cosine similarity of embeddings.
 
     `auroc` is the area under the ROC curve of verification: the share of same-class pairs that are closer than a pair
     of two classes, over all pairs of at most `MAX_PAIRED` evenly spaced samples. It is counted in `BINS` bins, which
@@ -70,7 +70,7 @@ class PairMetrics(Metric):
         self.labels.append(labels)
 
     def compute(self) -> dict[str, Tensor]:
-        """Compute both, each from 0 to 1; NaN if there are fewer than two samples, or an embedding is not finite."""
+        """Compute `auroc` and `recall1`; NaN if there are fewer than two samples, or an embedding is not finite."""
         z, y = dim_zero_cat(self.embeddings), dim_zero_cat(self.labels)
         if len(y) < 2 or not z.isfinite().all():
             return {"auroc": z.new_tensor(torch.nan), "recall1": z.new_tensor(torch.nan)}

@@ -18,7 +18,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "gelu": 
 class MLP(nn.Module):
     """Linear layers with activations between them.
 
-    Its arguments are those of `LitMLP`, and `num_outputs`, for each sample; impossible ones raise a ModelError.
+    Takes the arguments of `LitMLP`, and `num_outputs`; invalid ones raise a ModelError.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class LitMLP(LitModule):
     """A multilayer perceptron of any depth and width, for tables and for images, which it flattens.
 
     Args:
-        in_features: Numbers in one input, whatever its shape.
-        cat_cardinalities: Number of codes of each category, if the last numbers of a row are codes.
+        in_features: Number of values in one input, whatever its shape.
+        cat_cardinalities: Number of codes of each categorical column, if the last features of a row are such codes.
         hidden: Width of each hidden layer; without any the network is linear.
         activation: Activation between the layers.
         dropout: Share of the hidden units that are dropped in training.

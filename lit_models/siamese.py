@@ -53,7 +53,7 @@ class PairTask(Task):
 
 
 class LitSiamese(LitWrapper):
-    """An encoder whose embeddings point in the same direction within a class, and in others between classes.
+    """An encoder whose embeddings point in the same direction within a class, and in different ones between classes.
 
     It learns from all pairs in a batch (Hadsell et al. 2006, with the cosine as distance): those of one class are drawn
     together, others pushed apart up to a margin; both kinds have the same weight, whatever their numbers. It predicts
@@ -67,7 +67,7 @@ class LitSiamese(LitWrapper):
         kwargs: Options of `LitWrapper` and `LitModule`.
 
     Raises:
-        ModelError: If an option is impossible, or the task has no classes.
+        ModelError: If an option is invalid, or the task has no classes.
     """
 
     inner_option = "encoder"

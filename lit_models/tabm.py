@@ -14,7 +14,7 @@ from lit_models.modules.categorical import split_features
 class TabMNet(nn.Module):
     """TabM (Gorishniy et al., ICLR 2025) with periodic embeddings of the numbers (Gorishniy et al., NeurIPS 2022).
 
-    Its arguments are those of `LitTabM`, and `num_outputs`, the outputs for each row.
+    Takes the arguments of `LitTabM`, and `num_outputs`.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class LitTabM(LitModule):
     """TabM: `k` perceptrons that share most of their weights, each with its own loss; their mean is the prediction.
 
     Args:
-        in_features: Numbers in a row, codes included.
-        cat_cardinalities: Number of codes of each category; codes are the last numbers of a row.
+        in_features: Number of features of a row, codes included.
+        cat_cardinalities: Number of codes of each categorical column; these codes are the last features of a row.
         k: Number of perceptrons in the ensemble.
         num_blocks: Hidden layers.
         width: Width of a hidden layer.
         dropout: Share of the hidden units that are dropped in training.
-        embedding_dim: Size of a number's periodic embedding; 0 for none.
-        num_frequencies: Frequencies in a number's embedding.
+        embedding_dim: Size of the periodic embedding of a numeric feature; 0 for none.
+        num_frequencies: Number of frequencies of an embedding.
         frequency_scale: Standard deviation of the frequencies at the start: 0.1 to 0.3 do well on hundreds of rows, 1
             on tens of thousands.
         kwargs: Options of `LitModule`.

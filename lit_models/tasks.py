@@ -23,7 +23,7 @@ from lit_models.modules.normalization import Normalization
 TaskName = Literal["regression", "binary", "multiclass", "next_token"]
 Reduction = Literal["mean", "sum"]
 
-IGNORED = -100  # a target where nothing is to be predicted
+IGNORED = -100  # the target of ignored positions
 
 
 class Task(nn.Module):
@@ -127,7 +127,7 @@ class Task(nn.Module):
 
 
 class Regression(Task):
-    """Values in their own unit: targets `(B,)` or `(B, K)`. The loss is that of normalized targets."""
+    """Regression: targets `(B,)` or `(B, K)` in their own unit. The loss is that of normalized targets."""
 
     name = "regression"
     losses = ("MSELoss", "L1Loss", "HuberLoss", "SmoothL1Loss")
@@ -165,7 +165,7 @@ class Regression(Task):
 
 
 class Binary(Task):
-    """One of two classes: targets `(B,)`, 0 or 1; one output each, the logit of class 1."""
+    """Binary classification: targets `(B,)`, 0 or 1; one output each, the logit of class 1."""
 
     name = "binary"
     losses = ("BCEWithLogitsLoss",)
@@ -196,7 +196,7 @@ class Binary(Task):
 
 
 class Multiclass(Task):
-    """One of several classes: targets `(B,)`, class indices; one logit for each class."""
+    """Multiclass classification: targets `(B,)`, class indices; one logit for each class."""
 
     name: ClassVar[TaskName] = "multiclass"
     losses = ("CrossEntropyLoss",)
@@ -241,12 +241,12 @@ class Multiclass(Task):
 
 
 class NextToken(Multiclass):
-    """The token after each token of a text: targets `(B, T)`, ids, or `IGNORED`; a logit for each id, `(B, T, K)`."""
+    """Next-token prediction: targets `(B, T)`, ids or `IGNORED`; a logit for each id, `(B, T, K)`."""
 
     name = "next_token"
 
     def metrics(self) -> MetricCollection:
-        """Return none: perplexity and bits per character follow from the loss."""
+        """Return no metrics: perplexity and bits per character follow from the loss."""
         return MetricCollection({})
 
 

@@ -33,7 +33,7 @@ class LitTextClassifier(LitModule):
         kwargs: Options of `LitModule`.
 
     Raises:
-        ModelError: If an option is impossible, or the encoder does not have it.
+        ModelError: If an option is invalid, or the encoder does not have it.
     """
 
     net: TextNet

@@ -33,7 +33,7 @@ class LitTransfer(LitModule):
         backbone: Any classification network of `torchvision.models`: resnet18, resnet50, vgg16, efficientnet_b0,
             vit_b_16, ...
         weights: `DEFAULT` or another name of torchvision's weights; a `.pth` or safetensors file; a checkpoint of a
-            `LitTransfer` with this backbone; or `none`: all is then trained from the start, at one learning rate.
+            `LitTransfer` with this backbone; or `none`, to train all from scratch, at one learning rate.
         input_shape: Channels (3, or 1, which is repeated), height and width of an image.
         unfreeze_epoch: The epoch, counted from 0, in which the backbone is unfrozen; by default it never is.
         backbone_lr_factor: The backbone's learning rate, as a share of the head's.
@@ -43,7 +43,7 @@ class LitTransfer(LitModule):
         kwargs: Options of `LitModule`.
 
     Raises:
-        ModelError: If an option is impossible, or the backbone cannot take such images.
+        ModelError: If an option is invalid, or the backbone cannot take such images.
     """
 
     has_weights: Tensor

@@ -27,9 +27,9 @@ class LitWrapper(LitModule):
     are computed in every step, and its weights do not set the image size of the data.
 
     Args:
-        in_features: Numbers in one input.
+        in_features: Number of input features.
         input_shape: Channels, height and width of an image, or the shape of another input.
-        cat_cardinalities: Number of codes of each category, if the last numbers of a row are codes.
+        cat_cardinalities: Number of codes of each categorical column, if the last features of a row are such codes.
         vocab_size: Number of token ids.
         max_length: Maximum number of tokens of a text.
         kwargs: Options of `LitModule`.
@@ -136,12 +136,12 @@ class LitWrapper(LitModule):
         self.net.on_train_start()
 
     def on_train_epoch_start(self) -> None:
-        """Unfreeze an inner backbone in the epoch for which it was asked."""
+        """Unfreeze an inner backbone at its `unfreeze_epoch`."""
         self.net.on_train_epoch_start()
 
 
 def find_model(option: str, name: str) -> type[LitModule]:
-    """Return the class of a model; raise a ModelError if there is none, or it is itself made of another."""
+    """Return the class of a model; raise a ModelError if there is none, or it is a wrapper itself."""
     found = find_class(name, LitModule)
     if found is None:
         plain = [leaf for leaf, cls in vars(sys.modules[str(__package__)]).items() if _is_plain(cls)]

@@ -30,7 +30,7 @@ COMMANDS = list(
         tuple(shlex.split(line[match.end() :], comments=True))
         for language, block in BLOCKS
         if language == "bash"
-        for line in block.splitlines()
+        for line in block.replace("\\\n", "").splitlines()
         if (match := DOORS.match(line))
     )
 )

@@ -23,7 +23,7 @@ SAMPLE = 2_000  # training images at most that are transformed to fit the statis
 
 @dataclass(eq=False)
 class Transformed:
-    """Some of many images, after a chain of transforms; it is indexed like a tensor."""
+    """A selection of images after a chain of transforms, indexed like a tensor."""
 
     images: Store  # all of them, shape `(N, C, H, W)`
     rows: Tensor  # which of them these are, shape `(n,)`
@@ -50,7 +50,7 @@ class ImageDataModule(DataModule):
     Args:
         train_transforms: From images to a training batch. By default those of evaluation, then those of the short names
             below; images from files are cropped and flipped at random unless one of these is given. An empty list
-            trains on what is evaluated on.
+            trains on images as they are evaluated.
         eval_transforms: From images to a batch of validation, test or prediction; by default none, and for images from
             files a crop of the center.
         normalize: Mean and standard deviation of each channel: `fitted` on the training images (at most 2,000 where
@@ -64,7 +64,7 @@ class ImageDataModule(DataModule):
         kwargs: Options of `DataModule`.
 
     Raises:
-        DataError: If a transform or an option is impossible.
+        DataError: If a transform or an option is invalid.
     """
 
     task = "multiclass"
@@ -109,7 +109,7 @@ class ImageDataModule(DataModule):
     def _check_transforms(self, transforms: Sequence[Transform], option: str) -> tuple[int, ...]:
         """Return the shape that transforms make of an image."""
         white = torch.full((2, *self.image_shape), 255, dtype=torch.uint8)
-        with torch.random.fork_rng(devices=[]):  # checking takes no random numbers away
+        with torch.random.fork_rng(devices=[]):  # checking leaves the random state as it was
             x = transform_batch(transforms, white)
         if x.is_floating_point() and x.max() > 1:
             problem = "they leave floating-point numbers that are not from 0 to 1"
@@ -122,7 +122,7 @@ class ImageDataModule(DataModule):
         return {stage: Split(self.evaluated(samples), rows) for stage, (samples, rows) in splits.items()}
 
     def evaluated(self, samples: Samples) -> Samples:
-        """Return samples whose images are transformed for evaluation when they are asked for."""
+        """Return samples whose images are transformed for evaluation, lazily."""
         return _transformed(samples, self.eval_transforms)
 
     def _split(self, stage: Stage) -> Split:
@@ -165,7 +165,7 @@ class ImageDataModule(DataModule):
         return transform_batch(self.train_transforms, x)
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # an array, a list or an image
-        """Return what a batch of evaluation holds of one raw image, which `load_image` takes: shape `input_shape`.
+        """Encode one raw image, which `load_image` takes, for evaluation: a tensor of shape `input_shape`.
 
         Raises:
             DataError: If it is not such an image.

@@ -96,8 +96,8 @@ def resized_crop(x: Tensor, box: Tensor, size: Sequence[int], antialias: bool = 
     Args:
         x: Images, shape `(B, C, H, W)`, which become `(B, C, *size)`.
         box: Top, left, height and width, shape `(B, 4)`.
-        size: Height and width to come.
-        antialias: Whether the filter is as wide as what becomes one pixel.
+        size: Height and width of the result.
+        antialias: Whether to average over the whole area that becomes one pixel.
     """
     work = torch.promote_types(x.dtype, torch.float32)
     top, left, height, width = box.to(work).unbind(1)

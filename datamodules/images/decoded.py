@@ -1,4 +1,4 @@
-"""Many images: decoded in parallel, once, and cached where a batch is one indexing."""
+"""Many images: decoded in parallel, once, and cached for fast indexing."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 CacheMode = Literal["auto", "memory", "disk", "none"]
 
-FORMAT = 2  # of what is cached; another number makes older files unknown
+FORMAT = 2  # version of the cached files; others are ignored
 AT_ONCE = 256  # images that are decoded before the first of them is written
 
 
@@ -83,7 +83,7 @@ class Decoder:
 
 
 class Decoded(NamedTuple):
-    """Decoded images, indexed by a tensor, and why some are bad, by their numbers."""
+    """Decoded images, indexed by a tensor, and the errors of bad ones, by their numbers."""
 
     images: Tensor | Decoder
     bad: dict[int, str]

@@ -15,7 +15,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 LARGEST_FILE = 2**30  # bytes; nothing larger is an image
 
-# What makes an image upright, by the orientation in its EXIF.
+# The transpositions that make an image upright, by its EXIF orientation.
 _TURNS: dict[Any, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -26,7 +26,7 @@ class HuggingFaceDataModule(UserImageDataModule):
 
     Args:
         path: Name of a data set on the hub; or a Parquet file, a folder of Parquet files or of images, or what
-            `save_to_disk` wrote. Files on this machine come first.
+            `save_to_disk` wrote. Files on this machine take precedence.
         name: Which of the hub data set's configurations to take, if there are several.
         revision: Branch, tag or commit of the hub data set; a commit never changes.
         image_column: The column of images; detected by its type unless given.

@@ -31,7 +31,7 @@ STAGES: dict[str, Stage] = {
 
 
 class Found(NamedTuple):
-    """Images, and of each the split it was put into and its class, None where there is none."""
+    """Images, with the split and the class of each, None where there is none."""
 
     images: EncodedImages
     stages: list[Stage | None]
@@ -76,7 +76,7 @@ class ImageSource(Source):
         return [number for number in range(len(self.decoder)) if number not in self.decoded.bad]
 
     def samples(self, numbers: Sequence[int]) -> Samples:
-        """Return decoded images by their numbers; raise a `DataError` if the class of one is not trained on."""
+        """Return decoded images by their numbers; raise a `DataError` for one of an unknown class."""
         names = self.data.class_names
         known = {name: index for index, name in enumerate(names)}
         labels = [str(self.found.labels[number]) for number in numbers]
@@ -114,7 +114,7 @@ class UserImageDataModule(UserDataModule, ImageDataModule):
         path: Where the images are. `predict` predicts all of them; `test` tests all of them if they are not what the
             model was trained on.
         image_size: Height and width of a model's input, in pixels.
-        resize_size: Height and width of the decoded images; by default `image_size` and a seventh.
+        resize_size: Height and width of the decoded images; by default 8/7 of `image_size`.
         interpolation: How pixels are weighted in resizing.
         cache: Where decoded images are kept: on the `disk` (memory-mapped), in `memory`, or `none`: worker processes
             decode them again in every epoch. `auto` is the first of these for which there is room; what is only
@@ -125,7 +125,7 @@ class UserImageDataModule(UserDataModule, ImageDataModule):
         kwargs: Options of `UserDataModule`, `ImageDataModule` and `DataModule`.
 
     Raises:
-        DataError: If there are no such images or classes, one cannot be decoded, or a transform is impossible.
+        DataError: If there are no such images or classes, one cannot be decoded, or a transform is invalid.
     """
 
     source: ImageSource
@@ -163,7 +163,7 @@ class UserImageDataModule(UserDataModule, ImageDataModule):
 
     @abstractmethod
     def find(self) -> Found:
-        """Return all images at the path, in an order that stays."""
+        """Return all images at the path, in a stable order."""
 
     def open_source(self) -> ImageSource:
         """Return the images at the path; nothing is read yet."""
@@ -231,7 +231,7 @@ class UserImageDataModule(UserDataModule, ImageDataModule):
                 logger.warning(f"images without a class, which are dropped: {unlabeled:,}")
 
     def encode(self, raw: Any) -> Tensor:  # noqa: ANN401  # whatever holds an image
-        """Return what a batch of evaluation holds of one image, shape `input_shape`.
+        """Encode one image for evaluation: a tensor of shape `input_shape`.
 
         Args:
             raw: A path, the bytes of a file, a PIL image, or an array: uint8 `(H, W)`, `(H, W, C)` or `(C, H, W)`. One

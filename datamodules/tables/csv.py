@@ -47,7 +47,7 @@ class CSVDataModule(LabeledDataModule):
         test_path: A separate table for the test.
         task: `regression`, `binary` or `multiclass`; inferred from the target unless given.
         key_column: A column that identifies the rows: it is not a feature, and is written next to the predictions. By
-            default an identifier that was found.
+            default one that is detected as an identifier.
         group_column: Rows with the same value here are never divided between training and a held-out split.
         time_column: The last rows by this column are held out. Folds are then successive: each is predicted from all
             rows before it.
@@ -101,7 +101,7 @@ class CSVDataModule(LabeledDataModule):
 
     @property
     def input_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Numbers in a row, `(F,)`."""
+        """Shape of an encoded row, `(F,)`."""
         return (len(self.columns),)
 
     @property

@@ -50,7 +50,7 @@ def open_bytes(file: Path) -> IO[bytes]:
 
 
 def complete(file: Path, given: Dialect, may_have_one: bool = False) -> Dialect:
-    """Infer the missing parts of a dialect from the beginning of a file, of one column only if it `may_have_one`.
+    """Infer the missing parts of a dialect from the beginning of a file, which `may_have_one` column only.
 
     Raises:
         DataError: If it is not text, is not of this encoding, or has one column only.
@@ -79,7 +79,7 @@ def complete(file: Path, given: Dialect, may_have_one: bool = False) -> Dialect:
 
 
 def beginning(file: Path, encoding: str | None) -> tuple[str, str, bool]:
-    """Decode the beginning of a text file, plain or gzip; return its encoding, the text, and whether it is the whole.
+    """Decode the beginning of a text file, plain or gzip; return its encoding, the text, and whether it is all.
 
     Raises:
         DataError: If it is not text, is empty, or is not of this encoding.
@@ -99,7 +99,7 @@ def beginning(file: Path, encoding: str | None) -> tuple[str, str, bool]:
     except LookupError as error:
         raise DataError("Python knows no such encoding", option="encoding", value=encoding) from error
     if codecs.lookup(encoding).name == "utf-8":
-        encoding = "utf-8-sig"  # with or without a mark
+        encoding = "utf-8-sig"  # with or without a byte order mark
     parts, is_whole = decoded(file, encoding), len(sample) < SAMPLE
     text = "".join(parts) if is_whole else next(parts)
     if not text.strip():

@@ -34,7 +34,7 @@ from datamodules.tables.reader import (
 )
 from datamodules.tables.values import not_a_number
 
-FORMAT = "1"  # of the cache; a change makes older files unread
+FORMAT = "1"  # version of the cached files; others are ignored
 
 logger = logging.getLogger(__name__)
 

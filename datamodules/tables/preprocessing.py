@@ -26,7 +26,7 @@ from datamodules.tables.values import (
 
 SAMPLE = 100_000  # rows of which medians and numbers of distinct values are taken, where there are more
 IDENTIFIER = "dropped: identifier"  # the role of a column that identifies the rows
-HALF = 0.5  # a text column of which fewer rows repeat a value than this is no category
+HALF = 0.5  # a text column of which a smaller share of rows repeats a value is not categorical
 MIN_COUNT = 5  # a category in fewer training rows counts as unseen; in small tables, in fewer than 1 % of them
 FAR = 1000  # standard deviations from 0: where float32 would resolve fewer than some 10,000 steps of one
 MAX_CATEGORIES = 1000  # of one column, the most frequent ones

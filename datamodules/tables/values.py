@@ -15,7 +15,7 @@ Kind = Literal["number", "date", "category"]
 TaskName = Literal["regression", "binary", "multiclass"]
 Where = Callable[[int, str], str]  # returns the place of a value, from its row and column
 
-MOSTLY = 0.9  # a text column with this share of numbers is one of numbers, with mistakes in it
+MOSTLY = 0.9  # a text column with this share of numbers is numeric, with mistakes in it
 MAX_CLASSES = 20  # a target of more different integers than this is a regression
 YEAR_FIRST = r"^\s*\d{4}(\D\d{2}(\D\d{2}.*)?)?$"
 NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"

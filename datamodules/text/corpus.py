@@ -41,7 +41,7 @@ class TextCorpusDataModule(UserDataModule):
             language reference that Python carries. `test` tests all of a text that the model was not trained on;
             `predict` needs prompts: a text file with one a line, or a CSV file with a column `prompt` or `text`.
         tokenizer: What a token is: a character (`chars`), or a byte pair (`bpe`), which can encode every text.
-        vocab_size: The most tokens of the vocabulary; by default all characters, or 4,096 byte pairs.
+        vocab_size: Maximum size of the vocabulary; by default all characters, or 4,096 byte pairs.
         context_length: Tokens that a model sees at once.
         batch_size: Windows in a batch, also of evaluation: each token has a logit for every token of the vocabulary.
         val_fraction: Share of the text before the test part that validates; 0 for none.

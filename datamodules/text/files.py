@@ -17,7 +17,7 @@ from datamodules.files import find_files
 from datamodules.tables.dialect import beginning, decoded
 from datamodules.text.tokenizer import Tokenizer, chunks
 
-FORMAT = "2"  # of the cached files; older ones are not read
+FORMAT = "2"  # version of the cached files; others are ignored
 LONGEST = 4096  # characters of a piece
 MARGIN = re.compile(r"\n(?=\S)")
 HASHED = 1_000_000  # characters that are hashed at a time

@@ -54,10 +54,10 @@ class TextCSVDataModule(LabeledDataModule):
             the dotted name of a function from a text to its words, as `jieba.lcut`, which must be named again with a
             checkpoint.
         lowercase: Whether texts are lowercased.
-        vocab_size: The most tokens of the vocabulary; the most frequent ones are in it.
+        vocab_size: Maximum size of the vocabulary, which keeps the most frequent tokens.
         min_count: How often a token must occur in training to be in the vocabulary. Above 1, there are unknown tokens
             in training too.
-        max_length: The most tokens of a text; longer ones are truncated at the end.
+        max_length: Maximum number of tokens of a text; longer ones are truncated at the end.
         kwargs: Options of `LabeledDataModule`, `UserDataModule` and `DataModule`.
 
     Raises:

@@ -30,7 +30,7 @@ CONTINUING = {chr(sign) for sign in (*range(0xA1, 0xAD), *range(0xAE, 0xC0), *ra
 
 
 class Tokenizer:
-    """Encodes texts as token ids, and decodes them, by a vocabulary that `fit` finds.
+    """Encodes texts as token ids, and decodes them, by a vocabulary that `fit` builds.
 
     Words and characters that are out of vocabulary become `UNKNOWN`; byte pairs (Sennrich et al. 2016, over the bytes
     of UTF-8 as in GPT-2) can encode every text.
@@ -70,11 +70,11 @@ class Tokenizer:
         return pipeline
 
     def fit(self, texts: Iterable[str], vocab_size: int, min_count: int = 1) -> None:
-        """Find the vocabulary.
+        """Build the vocabulary from texts.
 
         Args:
             texts: The training texts.
-            vocab_size: The most ids, including the special ones.
+            vocab_size: Maximum number of ids, including the special ones.
             min_count: How often a token, or a pair to be merged, must occur.
 
         Raises:

@@ -15,7 +15,7 @@ IGNORED = -100  # the target where nothing is predicted: `ignore_index` of torch
 
 
 class Windows(Dataset[tuple[Tensor, Tensor]]):
-    """Windows of a sequence of tokens, each with the token after each of its own. A batch is indexed at once.
+    """Windows of a sequence of tokens; targets are the tokens shifted by one. A batch is indexed at once.
 
     Args:
         tokens: The sequence, `(N,)`, 2 tokens or more.

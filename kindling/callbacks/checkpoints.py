@@ -99,7 +99,7 @@ class BestCheckpoint(_Monitored, stock.ModelCheckpoint):
     Args:
         monitor: The metric; `val_loss` means `train_loss` where there is no validation split.
         mode: `min` if less is better, `max` if more is; by default `max` for accuracy, AUROC, F1 and recall at 1.
-        filename: Name of the file, without its ending.
+        filename: Name of the file, without its extension.
         kwargs: Options of Lightning's `ModelCheckpoint`.
     """
 

@@ -26,7 +26,7 @@ class Figure(Callback):
 
     Args:
         log_dir: Where TensorBoard's events go if the Trainer has no logger of its own; None for nowhere.
-        count: The largest number of samples.
+        count: Maximum number of samples.
     """
 
     def __init__(self, log_dir: str | Path | None = None, count: int = 16) -> None:
@@ -35,7 +35,7 @@ class Figure(Callback):
         self._found: list[Any] = []
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the previous test."""
+        """Discard the samples of the previous test."""
         self._found = []
 
     def on_test_batch_end(

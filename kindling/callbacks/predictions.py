@@ -59,7 +59,7 @@ class PredictionWriter(Callback):
     ) -> None:
         """Decode a batch of predictions and write it, or keep it."""
         assert isinstance(outputs, Tensor)
-        values = outputs.float() if outputs.is_floating_point() else outputs  # NumPy knows no bfloat16
+        values = outputs.float() if outputs.is_floating_point() else outputs  # NumPy has no bfloat16
         if self._order is None:
             self._write(values.cpu())
         else:

@@ -1,4 +1,4 @@
-"""Progress that can be read in a terminal and is no noise in a log file."""
+"""Progress: a bar in a terminal, and one line an epoch everywhere."""
 
 import sys
 import time
@@ -18,7 +18,7 @@ class ProgressBar(TQDMProgressBar):
     ten times a second.
 
     Args:
-        interval: Least time between two lines, in seconds; the last epoch's line is always printed.
+        interval: Minimum time between two lines, in seconds; the last epoch's line is always printed.
     """
 
     def __init__(self, interval: float = 1.0) -> None:
@@ -29,7 +29,7 @@ class ProgressBar(TQDMProgressBar):
         self._printed = self._moved = -float("inf")
 
     def init_train_tqdm(self) -> Tqdm:
-        """Make a bar with the name of the epoch or the subcommand."""
+        """Return a bar with the name of the epoch or the subcommand."""
         stage = self.trainer.state.fn
         title = _count(self.trainer) if stage == "fit" else str(stage and stage.value)
         return _Bar(desc=title, disable=self.is_disabled or not sys.stderr.isatty(), leave=False, file=sys.stderr)
@@ -37,7 +37,7 @@ class ProgressBar(TQDMProgressBar):
     init_test_tqdm = init_predict_tqdm = init_train_tqdm
 
     def init_validation_tqdm(self) -> Tqdm:
-        """Make the bar of `validate`; a validation while fitting has none of its own."""
+        """Return the bar of `validate`; a validation while fitting has no bar."""
         return self.init_train_tqdm() if self.trainer.state.fn == "validate" else Tqdm(disable=True)
 
     init_sanity_tqdm = init_validation_tqdm

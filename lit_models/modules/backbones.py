@@ -77,7 +77,7 @@ def check_name(name: str) -> None:
 class TransferNet(nn.Module):
     """A classification network of torchvision whose last layer is replaced.
 
-    Its arguments are those of `LitTransfer`, and `num_outputs`, for each sample; impossible ones raise a ModelError.
+    Takes the arguments of `LitTransfer`, and `num_outputs`; invalid ones raise a ModelError.
     """
 
     def __init__(self, backbone: str, input_shape: Sequence[int], num_outputs: int, dropout: float = 0.0) -> None:

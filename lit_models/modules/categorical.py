@@ -11,7 +11,7 @@ MAX_ONE_HOT = 32  # codes; a category with more gets an embedding
 
 
 def split_features(in_features: int, cat_cardinalities: Sequence[int]) -> int:
-    """Return the number of a row's numbers, which precede the codes; raise a ModelError if there are too few."""
+    """Return the number of numeric features, which precede the codes; raise a ModelError if there are too few."""
     if len(cat_cardinalities) > in_features or any(size < 1 for size in cat_cardinalities):
         problem = f"give the number of codes of each category, which are the last of the {in_features} numbers of a row"
         raise ModelError(problem, option="cat_cardinalities", value=list(cat_cardinalities))
@@ -24,8 +24,8 @@ class ExpandCategories(nn.Module):
     Code 0, for values that are not in the training split, becomes a vector of zeros.
 
     Args:
-        in_features: Numbers in a row, codes included.
-        cat_cardinalities: Number of codes of each category.
+        in_features: Number of features of a row, codes included.
+        cat_cardinalities: Number of codes of each categorical column.
         max_one_hot: A category with more codes than this gets an embedding, of size `1.6 * codes**0.56` but at most 50,
             fastai's rule.
     """

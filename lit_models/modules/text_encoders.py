@@ -141,7 +141,7 @@ class TransformerEncoder(nn.Module):
             problem = f"this transformer has no positions for the {x.shape[1]} tokens of a text"
             raise ModelError(problem, "cut the text, or train with a greater one", "max_length", self.max_length)
         x = self.dropout(x + self.positions[: x.shape[1]])
-        # The first position is always attended: attention to nothing at all is NaN.
+        # The first position is always attended: a softmax over no position is NaN.
         attended = mask | (torch.arange(x.shape[1], device=x.device) == 0)
         for block in self.blocks:
             x = block(x, attended[:, None, None, :])
@@ -151,7 +151,7 @@ class TransformerEncoder(nn.Module):
 class TextNet(nn.Module):
     """An embedding for every token, an encoder of a text of any length, and a linear head.
 
-    Its arguments are those of `LitTextClassifier`, and `num_outputs`, the outputs for each text.
+    Takes the arguments of `LitTextClassifier`, and `num_outputs`.
     """
 
     def __init__(

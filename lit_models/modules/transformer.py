@@ -94,8 +94,8 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """A decoder-only transformer (Radford et al. 2019), with rotary positions and without biases.
 
-    It has layer norms: RMSNorm gives the same loss here, and `torch` has a fused kernel for it on GPUs only.
-    Impossible sizes raise a ModelError.
+    It uses LayerNorm: RMSNorm gives the same loss here, and `torch` has a fused kernel for it on GPUs only.
+    Invalid sizes raise a ModelError.
     """
 
     cos: Tensor
@@ -123,7 +123,7 @@ class GPT(nn.Module):
         angles = torch.outer(torch.arange(context_length), 10_000 ** (-torch.arange(0, head, 2) / head)).repeat(1, 2)
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
-        # As GPT-2: small, and smaller still where a block adds to the tokens.
+        # As GPT-2: small, and smaller still for the projections into the residual stream.
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
                 added = name.endswith(("out.weight", "mlp.2.weight"))

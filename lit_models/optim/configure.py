@@ -50,7 +50,7 @@ class OptimizerMixin(LightningModule):
         scheduler = None
         if config["scheduler"] != "none":
             steps = trainer.estimated_stepping_batches
-            # A quick check of all code is shorter than any warm-up.
+            # A fast dev run is shorter than any warm-up.
             if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it without a type
                 warmup = min(warmup, int(steps) - 1)
             scheduler = make_scheduler(config["scheduler"], optimizer, steps, warmup)
@@ -73,7 +73,7 @@ class OptimizerMixin(LightningModule):
         }
 
     def lr_factors(self) -> dict[str, float]:
-        """Return the factors of the learning rate by prefix of parameter names; parameters without are not trained."""
+        """Return learning rate factors by prefix of parameter names; parameters without one are not trained."""
         return {"": 1.0}
 
     def param_groups(self) -> list[dict[str, Any]]:

@@ -100,8 +100,7 @@ def make_optimizer(config: Config, groups: Groups, fused: bool = True) -> Optimi
             An explicit `fused` among the arguments wins.
 
     Raises:
-        ModelError: If the optimizer can train none of the parameters, or not all, or an argument has an impossible
-            value.
+        ModelError: If the optimizer can train none of the parameters, or not all, or an argument is invalid.
     """
     own_path: str = config["class_path"]
     name = own_path.rpartition(".")[2]
@@ -194,7 +193,7 @@ def make_scheduler(
             not improved for 5 epochs.
         optimizer: The optimizer.
         total_steps: Steps of the training; infinity if it has no end.
-        warmup_steps: Steps in which `cosine` rises linearly from 0, which is left out, to the learning rate.
+        warmup_steps: Steps in which `cosine` rises linearly from 0, exclusive, to the learning rate.
 
     Raises:
         ModelError: If the schedule needs an end and there is none, or does not fit the optimizer, or the warm-up is
@@ -211,11 +210,11 @@ def make_scheduler(
         cls: Any = _find(config["class_path"], LRScheduler, "lr_scheduler")
         try:
             scheduler: LRScheduler = cls(optimizer, **args)
-        except ValueError as error:  # backticks are ours
+        except ValueError as error:  # in our messages backticks mark options
             raise ModelError(str(error).replace("`", "'"), "", "lr_scheduler", cls.__name__) from error
         return scheduler
     if config == "one-cycle":
-        # Momentum is an option of its own.
+        # Momentum has its own option, so it is not cycled.
         return OneCycleLR(optimizer, max_lr=lrs, total_steps=_finite_steps(total_steps), cycle_momentum=False)
     if config == "cosine":
         end = _finite_steps(total_steps)

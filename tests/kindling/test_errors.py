@@ -69,6 +69,7 @@ Mistake = Callable[[str], str]
         ("--callbacks+=lightning.pytorch.callbacks.EarlyStopping", "--callbacks.monitor: EarlyStopping needs this"),
         ("--callbacks+=ModelCheckpoint --callbacks.monitor val_los", "val_los"),
         ("--logger WandbLogger", "--logger: Requirement 'wandb"),
+        ("--logger.name foo --logger CSVLogger", "--logger.name foo: name the class first, by --logger CLASS."),
         ("--data ToyDataModule --data.name irs", "--data.name irs: expected Literal['iris'"),
     ],
 )

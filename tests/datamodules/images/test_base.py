@@ -329,7 +329,7 @@ def test_one_batch_is_overfitted_as_it_is_evaluated(options: dict[str, Any]) -> 
 
 def test_without_a_test_split_predictions_are_of_transformed_images() -> None:
     data = Noise(eval_transforms=LARGER, train_transforms=[*LARGER, "RandomInvert"], num_folds=2)
-    assert data.tests_fold
+    assert data.fold_is_test
     assert data.splits["test"].samples is not data.splits["train"].samples
 
 

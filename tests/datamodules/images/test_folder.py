@@ -183,7 +183,7 @@ def test_folds(tmp_path: Path, ending: str) -> None:
     assert all(
         counts(data_of(root, num_folds=3, fold=fold))["test"] == Counter(ants=3, bees=3, cats=3) for fold in (0, 2)
     )
-    assert data_of(root, num_folds=3).tests_fold
+    assert data_of(root, num_folds=3).fold_is_test
 
 
 def test_folds_where_a_test_is_given_apart(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_folds_where_a_test_is_given_apart(tmp_path: Path) -> None:
     write_photos(tmp_path / "test", count=2, first=6)
     data = data_of(tmp_path, num_folds=3)
     assert {stage: split.size for stage, split in data.splits.items()} == {"train": 12, "val": 6, "test": 6}
-    assert not data.tests_fold
+    assert not data.fold_is_test
 
 
 def test_folds_where_a_validation_is_given_apart(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_folds_where_a_validation_is_given_apart(tmp_path: Path) -> None:
     write_photos(tmp_path / "val", count=2, first=6)
     data = data_of(tmp_path, num_folds=3)
     assert {stage: split.size for stage, split in data.splits.items()} == {"train": 12, "val": 6, "test": 6}
-    assert data.tests_fold
+    assert data.fold_is_test
 
 
 def test_balance(tmp_path: Path) -> None:

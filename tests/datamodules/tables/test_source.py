@@ -123,7 +123,7 @@ def test_validation_and_test_can_be_tables_of_their_own(make: Make, workdir: Pat
     assert {stage: len(places(data, stage)) for stage in data.splits} == {"train": 81, "val": 20, "test": 9}
     data = make(table(), test_path=test, num_folds=3)
     assert {stage: len(places(data, stage)) for stage in data.splits} == {"train": 60, "val": 30, "test": 30}
-    assert not data.tests_fold
+    assert not data.fold_is_test
     with pytest.raises(DataError, match=r"num_folds=3: validation and test are given"):
         _ = make(table(), val_path=val, test_path=test, num_folds=3).splits
 

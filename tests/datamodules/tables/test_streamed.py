@@ -76,7 +76,7 @@ def test_folds_cover_everything(path: str, group_column: str | None) -> None:
     tested: list[int] = []
     for fold in range(4):
         data = stream_of(path, num_folds=4, fold=fold, val_fraction=0.2, group_column=group_column)
-        assert data.tests_fold
+        assert data.fold_is_test
         found = {stage: rows_of(data, stage) for stage in ("train", "val", "test")}
         assert all(found.values())
         assert sorted(itertools.chain.from_iterable(found.values())) == list(range(SIZE))
@@ -96,7 +96,7 @@ def test_validation_and_test_can_be_tables_of_their_own(path: str, workdir: Path
     for fold in range(3):
         data = stream_of(path, test_path=test, num_folds=3, fold=fold)
         assert rows_of(data, "test") == list(range(60))
-        assert not data.tests_fold
+        assert not data.fold_is_test
         assert sorted(rows_of(data, "train") + rows_of(data, "val")) == list(range(SIZE))
         held_out += rows_of(data, "val")
     assert sorted(held_out) == list(range(SIZE))
