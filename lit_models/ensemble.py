@@ -52,18 +52,14 @@ class MLPEnsemble(nn.Module):
         self.num_numbers = self.categories.num_numbers
         self.encoding = PiecewiseLinearEncoding(self.num_numbers, num_bins)
         sizes = [self.categories.out_features + self.num_numbers * num_bins, *hidden, num_outputs]
-        self.scale = nn.Parameter(torch.ones(k, 1, self.categories.out_features))
         self.weights = nn.ParameterList(torch.randn(k, *shape) for shape in itertools.pairwise(sizes))
         self.biases = nn.ParameterList(torch.randn(k, 1, size) for size in sizes[1:])
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the outputs of every member, `(B, k, num_outputs)`, from rows of shape `(B, in_features)`."""
-        numbers = x[:, : self.num_numbers]
-        clipped = numbers / (1 + (numbers / 3).square()).sqrt()  # smoothly, to between -3 and 3
-        rows = self.categories(torch.cat([clipped, x[:, self.num_numbers :]], dim=1))
-        encoded = self.encoding(numbers).expand(len(self.scale), -1, -1)
-        h = torch.cat([rows * self.scale, encoded], dim=2)  # (k, B, F)
+        encoded = self.encoding(x[:, : self.num_numbers])
+        h = torch.cat([self.categories(x), encoded], dim=1).expand(len(self.biases[0]), -1, -1)  # (k, B, F)
         last = len(self.weights) - 1
         for at, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = torch.baddbmm(bias, h, weight, alpha=weight.shape[1] ** -0.5)
@@ -104,8 +100,8 @@ class LitMLPEnsemble(LitEnsemble):
         k: int = 8,
         hidden: Sequence[int] = (128, 128),
         dropout: float = 0.15,
-        num_bins: int = 16,
-        lr: float = 0.02,
+        num_bins: int = 32,
+        lr: float = 0.05,
         weight_decay: float = 0.02,
         scheduler: SchedulerName = "cosine",
         label_smoothing: float | None = None,
@@ -134,7 +130,7 @@ class LitMLPEnsemble(LitEnsemble):
 
     def lr_factors(self) -> dict[str, float]:
         """Return the factors of the learning rate by prefix of parameter names, as in RealMLP."""
-        return {"net.scale": 6.0, "net.weights": 1.0, "net.biases": 0.1, "net.categories": 1.0}
+        return {"net.weights": 1.0, "net.biases": 0.1, "net.categories": 1.0}
 
     def default_max_epochs(self, num_samples: int) -> int:
         """Return the epochs that suit this many training samples: fewer of many."""

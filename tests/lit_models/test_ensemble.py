@@ -142,18 +142,18 @@ def test_classes_are_smoothed_by_default_and_values_are_not() -> None:
 
 def test_bins_are_the_quantiles_of_the_training_rows_in_normalized_units(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
-    file.write_text("a,b,y\n" + "".join(f"{row * row},{row % 3},{row}\n" for row in range(200)))
+    file.write_text("a,b,y\n" + "".join(f"{row * row},{row % 3},{row}\n" for row in range(400)))
     data = CSVDataModule(str(file), cache_dir=str(tmp_path / "cache"))
     model = LitMLPEnsemble(2, task="regression", num_outputs=1)
     model.load_statistics(data.statistics)
     x = data.splits["train"][:][0]
     edges = model.net.encoding.edges * model.normalization.std[:, None] + model.normalization.mean[:, None]
-    expected = torch.quantile(x[:, 0], torch.linspace(0, 1, 17))
+    expected = torch.quantile(x[:, 0], torch.linspace(0, 1, 33))
     torch.testing.assert_close(edges[0], expected, rtol=1e-4, atol=1e-2)
     assert edges[1].round().unique().tolist() == [0, 1, 2]
     # A trained model keeps its bins.
     before = model.net.encoding.edges.clone()
-    model.load_statistics({**data.statistics, "quantiles": torch.zeros(2, 17)})
+    model.load_statistics({**data.statistics, "quantiles": torch.zeros(2, 33)})
     assert model.net.encoding.edges.equal(before)
 
 

@@ -104,7 +104,7 @@ MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
     "binary": (LitLogisticRegression, {"task": "binary", "num_outputs": 1}),
     "multiclass": (LitLogisticRegression, {"task": "multiclass", "num_outputs": 3}),
     "MLP": (LitMLP, {"task": "regression", "num_outputs": 1, "hidden": [32]}),
-    "ensemble": (LitMLPEnsemble, {"task": "regression", "num_outputs": 1, "k": 4, "hidden": [32]}),
+    "ensemble": (LitMLPEnsemble, {"task": "regression", "num_outputs": 1, "k": 4, "num_bins": 8, "hidden": [64]}),
     "TabM": (LitTabM, {"task": "regression", "num_outputs": 1, "k": 4, "width": 16, "num_blocks": 1}),
 }
 CARDINALITIES = [4, 50]
