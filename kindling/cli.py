@@ -24,10 +24,10 @@ from kindling.optimizers import GROUPS, resolve_groups, try_optimizer
 from kindling.runs import is_first_process, new_folder, print_next_steps, program, remove_if_untrained, run_of
 from kindling.trainer import check_data, make_callbacks, make_logger
 from lit_models import LitModule
+from lit_models.base import MAX_EPOCHS
 
 CLASSES = {"model": {"class_path": "lit_models.LitMLP"}, "data": {"class_path": "datamodules.DigitsDataModule"}}
 NEWEST = ("best", "last")  # what `--ckpt_path` may name instead of a file
-MAX_EPOCHS = 30  # unless --max_epochs, --max_steps or --max_time says otherwise
 
 
 class KindlingCLI(LightningCLI):
@@ -181,7 +181,7 @@ class KindlingCLI(LightningCLI):
         config, made, subcommand = self._config.trainer, self.config_init[self.subcommand], str(self.subcommand)
         fits, root = subcommand == "fit", Path(config.default_root_dir or "runs")
         if config.max_epochs is None and config.max_steps == -1 and config.max_time is None:
-            config.max_epochs = kwargs["max_epochs"] = MAX_EPOCHS
+            config.max_epochs = kwargs["max_epochs"] = self._default_max_epochs() if fits else 1
         logs = config.logger is not False and (fits or config.logger is not None)
         # What a test finds goes to the curves of the run that it tests.
         folder = None if fits or config.logger is False else run_of(self._config.ckpt_path)
@@ -203,6 +203,11 @@ class KindlingCLI(LightningCLI):
             return Trainer(**{**made.trainer.as_dict(), "callbacks": callbacks, "logger": logger, **kwargs})
         except (RuntimeError, TypeError, ValueError) as error:  # a value that only the Trainer knows to be impossible
             raise MisconfigurationException(str(error)) from error
+
+    def _default_max_epochs(self) -> int:
+        model, data = self.model, self.datamodule
+        size = data.splits["train"].size if isinstance(data, DataModule) else 0
+        return model.default_max_epochs(size) if isinstance(model, LitModule) else MAX_EPOCHS
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}

@@ -3,6 +3,7 @@
 from lit_models.base import LitModule
 from lit_models.conv import ConvNet, LeNet, LitConvNet, LitLeNet
 from lit_models.distill import LitDistiller
+from lit_models.ensemble import LitMLPEnsemble, MLPEnsemble
 from lit_models.errors import ModelError
 from lit_models.gpt import LitGPT
 from lit_models.linear import LitLinearRegression, LitLogisticRegression
@@ -27,11 +28,13 @@ __all__ = [
     "LitLinearRegression",
     "LitLogisticRegression",
     "LitMLP",
+    "LitMLPEnsemble",
     "LitModule",
     "LitSiamese",
     "LitTabM",
     "LitTextClassifier",
     "LitTransfer",
+    "MLPEnsemble",
     "ModelError",
     "TabMNet",
     "TextNet",

@@ -19,6 +19,8 @@ from lit_models.tasks import IGNORED, Reduction, Regression, TaskName, make_task
 
 Batch = tuple[Tensor, Tensor]
 
+MAX_EPOCHS = 30  # unless the Trainer is told otherwise, or a model knows better
+
 
 class LitModule(OptimizerMixin):
     """Base of all models. A leaf sets `self.net`, an `nn.Module` from normalized inputs to logits or values.
@@ -217,6 +219,10 @@ class LitModule(OptimizerMixin):
             self.normalization.set(statistics["mean"], statistics["std"])
         if isinstance(self.task, Regression) and "target_mean" in statistics:
             self.task.normalization.set(statistics["target_mean"], statistics["target_std"])
+
+    def default_max_epochs(self, num_samples: int) -> int:
+        """Return the epochs that suit this many training samples, where nothing else ends the training."""
+        return MAX_EPOCHS
 
     def prepare_weights(self) -> None:
         """Download pretrained weights before the data are read; a model without any has nothing to do."""

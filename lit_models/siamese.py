@@ -9,9 +9,9 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lit_models.base import LitModule
+from lit_models.ensemble import LitEnsemble
 from lit_models.errors import ModelError
 from lit_models.metrics import PairMetrics
-from lit_models.tabm import LitTabM
 from lit_models.tasks import Task
 from lit_models.wrapper import LitWrapper
 
@@ -98,8 +98,8 @@ class LitSiamese(LitWrapper):
         self.val_metrics = self.task.metrics().clone(prefix="val_")
         self.test_metrics = self.task.metrics().clone(prefix="test_")
         self.make_inner(encoder, encoder_args, "multiclass", embedding_dim)
-        if isinstance(self.net, LitTabM):
-            raise ModelError("its perceptrons have no common embedding", "give LitMLP", "encoder", encoder)
+        if isinstance(self.net, LitEnsemble):
+            raise ModelError("its members have no common embedding", "give LitMLP", "encoder", encoder)
 
     def decode(self, outputs: Tensor) -> dict[str, list[Any]]:
         """Return the columns `e1`, `e2`, ... of embeddings, `(B, D)`."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_models.base import LitModule
+from lit_models.ensemble import LitEnsemble
 from lit_models.errors import ModelError, check_dropout, check_non_negative, check_sizes
 from lit_models.modules.categorical import split_features
 
@@ -68,7 +68,7 @@ class TabMNet(nn.Module):
         return outputs
 
 
-class LitTabM(LitModule):
+class LitTabM(LitEnsemble):
     """TabM: `k` perceptrons that share most of their weights, each with its own loss; their mean is the prediction.
 
     Args:
@@ -109,11 +109,3 @@ class LitTabM(LitModule):
         self.net = TabMNet(*shape, k, num_blocks, width, dropout, *embedding)
         self.initialize()
         self.example_input_array = torch.zeros(2, in_features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute outputs of the ensemble's mean prediction, `(B, num_outputs)`, from raw rows, `(B, in_features)`.
-
-        In training each perceptron has its own loss: `(B * k, num_outputs)`, the `k` of a row in succession.
-        """
-        outputs = self.task.rescale(self.net(self.normalization(x)))
-        return outputs.flatten(0, 1) if self.training else self.task.average(outputs)

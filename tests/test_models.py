@@ -16,6 +16,7 @@ MODELS = {
     "LitLinearRegression": "--data ToyDataModule --data.name diabetes",
     "LitLogisticRegression": "--data ToyDataModule --data.name breast_cancer",
     "LitMLP": "--data DigitsDataModule",
+    "LitMLPEnsemble": "--data ToyDataModule --data.name wine --model.k 4 --model.hidden [16]",
     "LitTabM": "--data ToyDataModule --data.name wine --model.k 4 --model.width 16",
     "LitLeNet": IMAGES,
     "LitConvNet": f"{IMAGES} --model.channels [4,8]",

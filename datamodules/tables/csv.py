@@ -187,9 +187,12 @@ class CSVDataModule(LabeledDataModule):
 
     @cached_property
     def statistics(self) -> dict[str, Tensor]:
-        """Mean and standard deviation of each number of a row, `(F,)`, and of a regression's target, `()`."""
+        """Mean and standard deviation of a row, `(F,)`, quantiles of its numbers, and moments of a target, `()`."""
         mean, std = self.columns.moments()
         found = {"mean": torch.from_numpy(mean), "std": torch.from_numpy(std)}
+        quantiles = self.columns.quantiles()
+        if quantiles is not None:
+            found["quantiles"] = torch.from_numpy(quantiles)
         if self.task == "regression":
             found["target_mean"], found["target_std"] = moments(self.source.training_targets)
         return found

@@ -28,6 +28,7 @@ SAMPLE = 100_000  # rows of which medians and numbers of distinct values are tak
 IDENTIFIER = "dropped: identifier"  # the role of a column that identifies the rows
 HALF = 0.5  # a text column of which a smaller share of rows repeats a value is not categorical
 MIN_COUNT = 5  # a category in fewer training rows counts as unseen; in small tables, in fewer than 1 % of them
+NUM_QUANTILES = 33  # of each number, evenly spaced, for encodings by bins
 FAR = 1000  # standard deviations from 0: where float32 would resolve fewer than some 10,000 steps of one
 MAX_CATEGORIES = 1000  # of one column, the most frequent ones
 IDENTIFIER_NAME = re.compile(
@@ -49,6 +50,8 @@ class Column:
         mean: Mean over the training rows, missing values filled in.
         std: Standard deviation likewise; 1 if it is 0.
         offset: Subtracted before a number becomes float32, whose 24 bits would not resolve its variation.
+        quantiles: Evenly spaced quantiles of a number over the training rows that have it, the smallest and the largest
+            among them.
         categories: The values of a category, None for a missing one. Code 0 is for values unseen in training.
     """
 
@@ -60,6 +63,7 @@ class Column:
     mean: float = 0.0
     std: float = 1.0
     offset: float = 0.0
+    quantiles: list[float] = field(default_factory=list)
     categories: list[str | None] = field(default_factory=list)
 
     @property
@@ -114,6 +118,14 @@ class TablePreprocessor:
         for at, column in enumerate(self.numbers):
             mean[at], std[at] = column.mean - column.offset, column.std
         return mean, std
+
+    def quantiles(self) -> NDArray[np.float32] | None:
+        """Return quantiles of each number of a row and of its flags, `(F, Q)`; None in an older checkpoint."""
+        if not all(column.quantiles for column in self.numbers):
+            return None
+        flags = [np.linspace(0, 1, NUM_QUANTILES).round()] * len(self.flagged)
+        rows = [*(np.array(column.quantiles) - column.offset for column in self.numbers), *flags]
+        return np.array(rows, np.float32).reshape(-1, NUM_QUANTILES)
 
     def encode(self, table: pa.Table, where: Where, source: str) -> NDArray[np.float32]:
         """Encode the rows of a table, with all features among its columns, as numbers, `(N, F)`.
@@ -272,6 +284,12 @@ def _fit_number(column: Column, x: NDArray[np.floating[Any]]) -> None:
     known = x[~gaps] if column.missing else x
     some = known if len(known) <= SAMPLE else known[np.random.default_rng(0).integers(0, len(known), SAMPLE)]
     column.median = float(np.median(some))
+    values = np.unique(some)
+    if len(values) <= NUM_QUANTILES:  # each of them, so that bins end where the value changes
+        quantiles = np.sort(np.resize(values, NUM_QUANTILES))
+    else:
+        quantiles = np.quantile(some, np.linspace(0, 1, NUM_QUANTILES))
+    column.quantiles = quantiles.tolist()
     x = np.where(gaps, column.median, x) if column.missing else x
     column.mean, std = float(x.mean(dtype=np.float64)), float(x.std(dtype=np.float64))
     column.std = std if std > 0 else 1.0

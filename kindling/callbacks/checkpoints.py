@@ -3,6 +3,7 @@
 import math
 import shutil
 import signal
+import sys
 import threading
 import time
 from functools import cached_property
@@ -19,6 +20,8 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from kindling.runs import command
 
 SECONDS_BETWEEN = 10  # from one last.ckpt to the next
+PATIENCE = 10  # validations without improvement
+ANNEALED = ("one-cycle", "cosine")  # schedules that end with the training
 
 
 def better(monitor: str) -> str:
@@ -53,13 +56,26 @@ class EarlyStopping(_Monitored, stock.EarlyStopping):
 
     Args:
         monitor: The metric; `val_loss` means `train_loss` where there is no validation split.
-        patience: How many validations without improvement to wait.
+        patience: How many validations without improvement to wait; by default 10, or for ever where the learning rate
+            falls to 0 at the end of the training (`one-cycle`, `cosine`), which is best then.
         mode: `min` if less is better, `max` if more is; by default `max` for accuracy, AUROC, F1 and recall at 1.
         kwargs: Options of Lightning's `EarlyStopping`.
     """
 
-    def __init__(self, monitor: str = "val_loss", patience: int = 10, mode: str | None = None, **kwargs: Any) -> None:
-        super().__init__(monitor=monitor, patience=patience, mode=mode or better(monitor), **kwargs)
+    def __init__(
+        self, monitor: str = "val_loss", patience: int | None = None, mode: str | None = None, **kwargs: Any
+    ) -> None:
+        self._chooses_patience = patience is None
+        super().__init__(
+            monitor=monitor, patience=PATIENCE if patience is None else patience, mode=mode or better(monitor), **kwargs
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose the metric and the patience."""
+        super().setup(trainer, pl_module, stage)
+        if self._chooses_patience:
+            anneals = getattr(pl_module, "optimization", {}).get("scheduler") in ANNEALED
+            self.patience = sys.maxsize if anneals else PATIENCE
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the metric, unless training ended before the first validation could measure it."""

@@ -4,12 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules import Samples
 from lit_models import LitTabM, ModelError
-from lit_models.tasks import Regression, TaskName
+from lit_models.tasks import TaskName
 from tests.helpers.samples import Table
 from tests.helpers.trainers import quiet_trainer
 
@@ -37,70 +36,6 @@ def batch(task: TaskName, num_outputs: int, size: int = 6) -> tuple[Tensor, Tens
         y = torch.randn(size, num_outputs, generator=generator) * 5 + 100
         return x, y.squeeze(1) if num_outputs == 1 else y
     return x, torch.randint(0, max(2, num_outputs), (size,), generator=generator)
-
-
-def members(model: LitTabM, x: Tensor) -> Tensor:
-    """Compute what each member says, `(B, k, num_outputs)`: probabilities, or values in the target's unit."""
-    scores = model.task.rescale(model.net(model.normalization(x)))
-    kind = type(model.task).__name__
-    return scores.softmax(2) if kind == "Multiclass" else scores.sigmoid() if kind == "Binary" else scores
-
-
-@pytest.mark.parametrize(("task", "num_outputs"), TASKS)
-def test_a_prediction_is_the_mean_of_the_members(task: TaskName, num_outputs: int) -> None:
-    model = model_of(task, num_outputs).eval()
-    if task == "regression":
-        assert isinstance(model.task, Regression)
-        model.task.normalization.set(torch.tensor(100.0), torch.tensor(5.0))
-    x, _ = batch(task, num_outputs)
-    with torch.no_grad():
-        each, predicted = members(model, x), model.predict_step(x, 0)
-    assert each.shape == (6, 4, num_outputs)
-    assert each.std(1).min() > 1e-3  # they do not agree
-    mean = each.mean(1)
-    torch.testing.assert_close(predicted, mean.squeeze(1) if num_outputs == 1 else mean)
-
-
-@pytest.mark.parametrize(("task", "num_outputs"), TASKS)
-def test_the_training_loss_is_the_mean_of_the_members_own(task: TaskName, num_outputs: int) -> None:
-    model = model_of(task, num_outputs, dropout=0.0).train()
-    x, y = batch(task, num_outputs)
-    with torch.no_grad():
-        scores = model.task.rescale(model.net(model.normalization(x)))
-        if task == "multiclass":
-            losses = [F.cross_entropy(scores[:, at], y) for at in range(4)]
-        elif task == "binary":
-            losses = [F.binary_cross_entropy_with_logits(scores[:, at, 0], y.float()) for at in range(4)]
-        else:
-            losses = [F.mse_loss(scores[:, at], y.view(6, num_outputs)) for at in range(4)]
-        loss = model.training_step((x, y), 0)
-    torch.testing.assert_close(loss, torch.stack(losses).mean())
-    assert torch.stack(losses).std() > 1e-3
-    together = model.eval().task.loss(model(x), y)
-    assert (together - loss).abs() > 1e-3  # the loss of the mean prediction is another
-
-
-@pytest.mark.parametrize("mode", ["train", "eval"])
-def test_scores_are_those_of_rows_or_of_members(mode: str) -> None:
-    model = model_of("multiclass", 3, dropout=0.0)
-    x, _ = batch("multiclass", 3)
-    expected = model.net(x)
-    found = model.train(mode == "train")(x)
-    assert found.shape == ((24, 3) if mode == "train" else (6, 3))
-    if mode == "train":
-        assert found[4:8].equal(expected[1])
-
-
-@pytest.mark.parametrize(("task", "num_outputs"), TASKS)
-def test_a_prediction_does_not_depend_on_the_batch(task: TaskName, num_outputs: int) -> None:
-    model = model_of(task, num_outputs, dropout=0.5).eval()
-    x, _ = batch(task, num_outputs, size=20)
-    with torch.no_grad():
-        whole = model.predict_step(x, 0)
-        alone = torch.cat([model.predict_step(x[at : at + 1], 0) for at in range(20)])
-        backwards = model.predict_step(x.flip(0), 0).flip(0)
-    torch.testing.assert_close(alone, whole, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(backwards, whole, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("in_features", "cardinalities"), [(3, []), (2, [4, 50]), (1, [2]), (1, []), (4, [3, 1])])

@@ -14,6 +14,7 @@ from torch import Tensor
 from datamodules import DigitsDataModule
 from kindling.callbacks import BestCheckpoint, EarlyStopping, LastCheckpoint
 from lit_models import LitMLP
+from lit_models.optim.factory import SchedulerName
 from tests.helpers.tiny import Interrupt
 from tests.helpers.trainers import quiet_trainer
 
@@ -42,14 +43,19 @@ def _restore_ctrl_c() -> Iterator[None]:
 
 
 def _fit(
-    folder: Path, *callbacks: Callback, val_fraction: float = 0.1, ckpt_path: Path | None = None, **options: Any
+    folder: Path,
+    *callbacks: Callback,
+    val_fraction: float = 0.1,
+    ckpt_path: Path | None = None,
+    scheduler: SchedulerName = "none",
+    **options: Any,
 ) -> Trainer:
     torch.manual_seed(0)
     trainer = quiet_trainer(
         callbacks=list(callbacks), enable_checkpointing=True, default_root_dir=folder, limit_train_batches=3, **options
     )
     data = DigitsDataModule(val_fraction=val_fraction)
-    trainer.fit(LitMLP(64, [8]), data, ckpt_path=ckpt_path, weights_only=True)
+    trainer.fit(LitMLP(64, [8], scheduler=scheduler), data, ckpt_path=ckpt_path, weights_only=True)
     return trainer
 
 
@@ -82,6 +88,13 @@ def test_training_stops_when_patience_is_at_its_end(tmp_path: Path, capsys: pyte
     assert "stopped early: " in capsys.readouterr().out
     _fit(tmp_path, Losses([3, 2, 1]), EarlyStopping("given", patience=2), max_epochs=3)
     assert "stopped early" not in capsys.readouterr().out
+
+
+def test_a_schedule_that_ends_with_the_training_is_not_stopped_early(tmp_path: Path) -> None:
+    schedules: list[tuple[SchedulerName, int]] = [("cosine", 14), ("none", 11)]
+    for scheduler, epochs in schedules:
+        callbacks = Losses([1.0, *range(2, 15)]), EarlyStopping("given")
+        assert _fit(tmp_path / scheduler, *callbacks, scheduler=scheduler, max_epochs=14).current_epoch == epochs
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(2, 3), (4, 5)])

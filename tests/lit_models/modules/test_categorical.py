@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from datamodules import DataModule, Samples
 from datamodules.base import Stage, TaskName
-from lit_models import LitLinearRegression, LitLogisticRegression, LitMLP, LitModule, LitTabM, ModelError
+from lit_models import (
+    LitLinearRegression,
+    LitLogisticRegression,
+    LitMLP,
+    LitMLPEnsemble,
+    LitModule,
+    LitTabM,
+    ModelError,
+)
 from lit_models.modules.categorical import MAX_ONE_HOT, ExpandCategories
 from tests.helpers.trainers import quiet_trainer
 
@@ -78,7 +86,7 @@ def test_the_limit_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("cardinalities", [[0], [3, 0], [-1], [2, 2, 2, 2]])
-@pytest.mark.parametrize("cls", [LitMLP, LitLinearRegression, LitLogisticRegression, LitTabM])
+@pytest.mark.parametrize("cls", [LitMLP, LitLinearRegression, LitLogisticRegression, LitTabM, LitMLPEnsemble])
 def test_impossible_cardinalities_are_refused(cls: Callable[..., LitModule], cardinalities: list[int]) -> None:
     with pytest.raises(ModelError, match=r"^cat_cardinalities=\["):
         cls(in_features=3, cat_cardinalities=cardinalities)
@@ -96,6 +104,7 @@ MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
     "binary": (LitLogisticRegression, {"task": "binary", "num_outputs": 1}),
     "multiclass": (LitLogisticRegression, {"task": "multiclass", "num_outputs": 3}),
     "MLP": (LitMLP, {"task": "regression", "num_outputs": 1, "hidden": [32]}),
+    "ensemble": (LitMLPEnsemble, {"task": "regression", "num_outputs": 1, "k": 4, "num_bins": 8, "hidden": [64]}),
     "TabM": (LitTabM, {"task": "regression", "num_outputs": 1, "k": 4, "width": 16, "num_blocks": 1}),
 }
 CARDINALITIES = [4, 50]
