@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from datamodules.cache import Cache
 from datamodules.errors import DataError
 from datamodules.files import find_files
-from datamodules.tables.dialect import beginning, decoded
+from datamodules.tables.dialect import beginning
+from datamodules.tables.encodings import Encodings, decoded
 from datamodules.text.tokenizer import Tokenizer, chunks
 
 FORMAT = "2"  # of the cached files; older ones are not read
@@ -33,7 +34,7 @@ class TextFiles:
     Args:
         path: A file, a folder or a glob; several files are one text, in sorted order. If empty, the text is the
             language reference that Python carries.
-        encoding: Python's name of the encoding; UTF-8, or UTF-16 with a mark, unless given.
+        encoding: Python's name of the encoding; detected for each file unless given.
         cache_dir: Folder of the cached files.
     """
 
@@ -43,6 +44,7 @@ class TextFiles:
         self.cache = Cache(cache_dir)
         self.name = path or f"the language reference of Python {platform.python_version()}"  # in messages
         self.stem = Path(path).stem.strip("*.") or "text" if path else "pydoc"  # of cached files
+        self.detected_encoding: str | None = None  # of all files, once they are read, if none was given
         self._contents: dict[Path, str] | None = None
 
     @property
@@ -50,6 +52,7 @@ class TextFiles:
         """The text of each file."""
         if self._contents is None and self.path:
             self._contents = read_texts(self.path, self.encoding)
+            self.detected_encoding = Encodings([*self._contents], self.encoding).detected
         elif self._contents is None:
             from pydoc_data.topics import topics  # half a megabyte, which is seldom needed
 
@@ -179,7 +182,7 @@ def read_text(file: Path, encoding: str | None) -> str:
 
     Args:
         file: The file.
-        encoding: Python's name of its encoding; UTF-8, or UTF-16 with a mark, unless given.
+        encoding: Python's name of its encoding; detected unless given.
 
     Raises:
         DataError: If it cannot be read, is empty or no text, or has another encoding.
