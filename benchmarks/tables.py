@@ -36,7 +36,7 @@ def _classification(folder: Path, repeats: int) -> None:
         measured = [
             train(
                 f"cross_validate --data CSVDataModule --data.path {folder / file} --data.target {target} "
-                f"--data.seed {seed} --seed_everything {seed}"
+                f"--model LitMLP --data.seed {seed} --seed_everything {seed}"
             )[1]
             for seed in range(repeats)
         ]

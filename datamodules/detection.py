@@ -1,7 +1,7 @@
 """Which data module reads what is at a path, detected from names and from the beginning of a file.
 
-The rules are those of docs/data.md. Each finds the classes that may read it, the likeliest first; options that only some
-of them have decide among these.
+The rules are those of docs/data.md. Each finds the classes that may read it, the likeliest first; options that only
+some of them have decide among these.
 """
 
 import csv
@@ -9,9 +9,8 @@ import glob
 import inspect
 import itertools
 import os
-import re
 from collections import Counter, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,23 +26,17 @@ from datamodules.tables.csv import CSVDataModule
 from datamodules.tables.dialect import MISSING, Dialect, beginning, complete, header, is_number
 from datamodules.tables.encodings import SAMPLE, find_encoding
 from datamodules.tables.reader import is_parquet, read_parquet
+from datamodules.text.columns import FEW_WORDS, MOSTLY, choose_text, is_identifier, is_numeric, is_text, mean_words
 from datamodules.text.corpus import TextCorpusDataModule
 from datamodules.text.labeled import TextCSVDataModule
-from datamodules.text.labeled_lines import FINE, FINE_LABEL, LABEL_NAMES, TEXT_NAMES, Form, form_of
-from datamodules.text.labeled_source import find_texts
+from datamodules.text.labeled_lines import FINE, FINE_LABEL, LABEL_NAMES, Form, form_of
 
 MOST_NAMES = 200  # of a folder that are looked at
 MOST_FOLDERS = 50
 ROWS = 1000  # that are looked at
 TABLES = (".csv", ".tsv", ".data", ".parquet", ".pq")  # suffixes of tables, before that of gzip
 JSON = (".json", ".jsonl", ".ndjson")
-MOSTLY = 0.9  # share of the lines, or values, that must look alike
-WORDS = 4  # mean number of words in a column of texts, unless its name says what it is
-DISTINCT = 0.2  # least share of distinct values in a column of texts
-IDENTIFIER = re.compile(r"(.*[_ ])?(id|idx|index|key|no|nr)|.*Id|.*ID")
-CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-
-Columns = Mapping[str, Sequence[str]]
+CLASSES = "give a folder that holds a folder of images for each class"
 
 
 class Detection(NamedTuple):
@@ -80,12 +73,12 @@ def detect(path: str, options: Mapping[str, Any] | None = None) -> Detection:
         raise DataError(f"cannot be read ({error.strerror})", option="path", value=path) from error
     fit = [cls for cls in found.classes if options.keys() <= _options(cls)]
     if found.problem and len(fit) != 1:
-        raise DataError(found.problem, found.remedy, "path", path)
+        raise DataError(found.problem.removeprefix(f"{path}: "), found.remedy, "path", path)
     cls = (fit or found.classes)[0]
     if cls is found.classes[0]:
         return Detection(cls, found.what)
     deciding = next(name for name in options if name not in _options(found.classes[0]))
-    return Detection(cls, f"{found.what}, of which {deciding} is asked")
+    return Detection(cls, f"{found.what} ({deciding} is given)")
 
 
 def _options(cls: type) -> set[str]:
@@ -102,8 +95,6 @@ def _find(path: str, options: Mapping[str, Any]) -> _Finding:
         problem = f"its files are {' and '.join(sorted(kinds))}"
         raise DataError(problem, "give a glob that matches one kind", "path", path)
     found = _find_in_file(files[0], options)
-    if is_glob and found.classes[0] is ImageFolderDataModule:
-        raise DataError("these are images", "give the folder that holds a folder for each class", "path", path)
     return found._replace(what=f"{len(files):,} files, the first of which is {found.what}") if is_glob else found
 
 
@@ -150,20 +141,22 @@ def _find_in_folder(root: Path, options: Mapping[str, Any]) -> _Finding:
         remedy = "give `data=ImageFolderDataModule` or `data=CSVDataModule`, or the path of either alone"
         return _Finding("a folder of images and tables", (ImageFolderDataModule, CSVDataModule), problem, remedy)
     if images:
-        return _find_images(images)
+        return _find_images(root, images)
     if tables:
         return _find_tables(root, tables, [file for file in others if file.suffix.lower() in SUFFIXES], options)
     return _find_texts(root, others, options)
 
 
-def _find_images(images: Sequence[Path]) -> _Finding:
+def _find_images(root: Path, images: Sequence[Path]) -> _Finding:
     tops = {image.parts[0] for image in images if len(image.parts) > 1}
     deep = {image.parts[0] for image in images if len(image.parts) > 2}
     splits = sorted(top for top in tops & deep if top.lower() in STAGES)
     classes = sorted({image.parts[1] for image in images if image.parts[0] in splits and len(image.parts) > 2})
     classes = classes if splits else sorted(tops)
-    what = f"images by class ({listed(classes, 4)})" if classes else "a folder of images"
-    return _Finding(what + (f", divided into {' and '.join(splits)}" if splits else ""), (ImageFolderDataModule,))
+    if not classes:
+        raise DataError("its images have no classes", CLASSES, "path", str(root))
+    divided = f", divided into {' and '.join(splits)}" if splits else ""
+    return _Finding(f"images by class ({listed(classes, 4)}){divided}", (ImageFolderDataModule,))
 
 
 def _find_tables(root: Path, tables: list[Path], texts: list[Path], options: Mapping[str, Any]) -> _Finding:
@@ -172,7 +165,9 @@ def _find_tables(root: Path, tables: list[Path], texts: list[Path], options: Map
         remedy = f"give them by a glob, as '{root / '**' / ('*' + tables[0].suffix)}'"
         raise DataError(f"its tables are in folders of their own ({tables[0]}, ...)", remedy, "path", str(root))
     if beside := [file for file in texts if len(file.parts) == 1 and _kind(file) == "others"]:
-        problem = f"it holds tables ({first}, ...) as well as other texts ({beside[0]}, ...), which would be read as one"
+        problem = (
+            f"it holds tables ({first}, ...) as well as other texts ({beside[0]}, ...), which would be read as one"
+        )
         raise DataError(problem, f"give the tables by a glob, as '{root / ('*' + first.suffix)}'", "path", str(root))
     found = _find_in_file(root / first, options)
     count = sum(len(file.parts) == 1 for file in tables)
@@ -193,7 +188,9 @@ def _find_texts(root: Path, files: Sequence[Path], options: Mapping[str, Any]) -
     found = _find_in_file(root / readable[0], options)
     if found.classes[0] is not TextCorpusDataModule and readable[0].suffix.lower() not in SUFFIXES:
         remedy = f"give the files by a glob, as '{root / ('*' + readable[0].suffix)}'"
-        raise DataError(f"of a folder of {found.what} all names must end in {', '.join(SUFFIXES)}", remedy, "path", str(root))
+        raise DataError(
+            f"of a folder of {found.what} all names must end in {', '.join(SUFFIXES)}", remedy, "path", str(root)
+        )
     return found._replace(what=f"{found.what}, in {len(files):,} files" if len(files) > 1 else found.what)
 
 
@@ -210,14 +207,16 @@ def _is_text(file: Path) -> bool:
 
 def _find_in_file(file: Path, options: Mapping[str, Any]) -> _Finding:
     if _kind(file) == "images":
-        return _Finding("one image", (ImageFolderDataModule,))
+        raise DataError(f"{file}: one image is nothing to learn from", CLASSES)
     if not file.is_file():
         raise DataError(f"{file}: this is not a regular file")
     if is_parquet(file):
         return _find_in_parquet(file)
     if file.name.lower().removesuffix(".gz").endswith(JSON):
         remedy = "write it as CSV or Parquet, or give `data=TextCorpusDataModule` if it is running text"
-        return _Finding("JSON", (TextCorpusDataModule, CSVDataModule, TextCSVDataModule), f"{file}: JSON is not read", remedy)
+        return _Finding(
+            "JSON", (TextCorpusDataModule, CSVDataModule, TextCSVDataModule), f"{file}: JSON is not read", remedy
+        )
     encoding, text, is_whole = beginning(file, options.get("encoding") or find_encoding(file, SAMPLE))
     lines = text.splitlines()
     if not is_whole and len(lines) > 1:
@@ -251,14 +250,14 @@ def _find_labels(file: Path, encoding: str, lines: Sequence[str]) -> _Finding | 
     if form not in ("first", "last"):
         return None
     texts = [line.partition("\t")[2] if form == "first" else line.rpartition("\t")[0] for line in lines]
-    if _is_numeric(texts) or (_kind(file) == "tables" and not _is_text_column("", texts)):
+    if is_numeric(texts) or (_kind(file) == "tables" and not is_text("", texts)):
         return None
     what = "lines of label<TAB>text" if form == "first" else "lines of text<TAB>label"
     return _Finding(what, classes)
 
 
 def _read_columns(file: Path, given: Dialect, text: str, is_whole: bool) -> dict[str, list[str]]:
-    """Return the first values of each column; none if the lines of a file that is not named as a table differ too much."""
+    """Return the first values of each column; none if this is no table, of a file that is not named as one."""
     dialect = complete(file, given, may_have_one=True)
     assert dialect.delimiter is not None
     assert dialect.quote is not None
@@ -278,6 +277,9 @@ def _read_columns(file: Path, given: Dialect, text: str, is_whole: bool) -> dict
             return {}
     decimal = str(dialect.decimal)
     columns = {name: [row[at].strip() for row in alike] for at, name in enumerate(names)}
+    # Sentences with a comma each are no table.
+    if _kind(file) != "tables" and all(mean_words(of) >= FEW_WORDS for of in columns.values()):
+        return {}
     return columns if decimal == "." else {name: [c.replace(decimal, ".") for c in of] for name, of in columns.items()}
 
 
@@ -294,20 +296,20 @@ def _find_in_parquet(file: Path) -> _Finding:
 # Columns
 
 
-def _find_in_columns(file: Path, columns: Columns) -> _Finding:
+def _find_in_columns(file: Path, columns: Mapping[str, Sequence[str]]) -> _Finding:
     """Tell a table from one of labeled texts by what its columns hold."""
     table = f"a table of {len(columns)} columns"
-    texts = [name for name, cells in columns.items() if _is_text_column(name, cells)]
+    texts = [name for name, cells in columns.items() if is_text(name, cells)]
     if not texts:
         return _Finding(table, (CSVDataModule, TextCSVDataModule))
-    keys = [name for name, cells in columns.items() if _is_identifier(name, cells)]
+    keys = [name for name, cells in columns.items() if is_identifier(name, cells)]
     others = [name for name in columns if name not in (*texts, *keys)]
-    text = _choose_text(file, {name: columns[name] for name in texts})
+    text = choose_text(file, {name: columns[name] for name in texts})
     rest = [name for name in columns if name != text and name not in keys]
     label = rest[0] if rest == others and len(rest) == 1 else None
     label = next((name for known in LABEL_NAMES for name in rest if name.lower() == known), label)
     fine = [name for name in others if name.lower() == FINE_LABEL]
-    numbers = [name for name in others if name not in (label, *fine) and _is_numeric(columns[name])]
+    numbers = [name for name in others if name not in (label, *fine) and is_numeric(columns[name])]
     both = (CSVDataModule, TextCSVDataModule)
     if numbers:
         beside = f"{listed(numbers, 2)} beside the text of {listed(texts, 2)}"
@@ -322,38 +324,3 @@ def _find_in_columns(file: Path, columns: Columns) -> _Finding:
         what = f"{listed(texts, 2)} holds texts" if len(texts) == 1 else f"{listed(texts, 4)} hold texts"
         problem = f"{file}: it may be labeled text or a table: {what}, and {listed(others, 4)} may be labels"
     return _Finding(table, both, problem, remedy)
-
-
-def _choose_text(file: Path, texts: Columns) -> str | None:
-    """Return the column of texts among several, if one stands out by its name or its length."""
-    try:
-        return find_texts(pa.table({name: pa.array(cells, pa.string()) for name, cells in texts.items()}), str(file))
-    except DataError:
-        return None
-
-
-def _present(cells: Collection[str]) -> list[str]:
-    return [cell for cell in cells if cell not in MISSING]
-
-
-def _is_numeric(cells: Collection[str]) -> bool:
-    """Whether nearly all values are numbers."""
-    present = _present(cells)
-    return bool(present) and sum(is_number(cell, ".") for cell in present) >= MOSTLY * len(present)
-
-
-def _is_text_column(name: str, cells: Collection[str]) -> bool:
-    """Whether the values are texts: of several words, and seldom the same; fewer words will do by a usual name."""
-    present = _present(cells)
-    if not present or _is_numeric(present) or len(set(present)) < max(3, DISTINCT * len(present)):
-        return False
-    words = [sum(any(map(str.isalpha, word)) for word in cell.split()) + len(CJK.findall(cell)) for cell in present]
-    return sum(words) >= (2 if name.lower() in TEXT_NAMES else WORDS) * len(present)
-
-
-def _is_identifier(name: str, cells: Sequence[str]) -> bool:
-    """Whether each value is another, and they number or name the rows."""
-    if len(set(cells)) < len(cells) or _is_text_column(name, cells):
-        return False
-    counts = all(cell.isdecimal() for cell in cells) and {int(b) - int(a) for a, b in itertools.pairwise(cells)} == {1}
-    return counts or IDENTIFIER.fullmatch(name) is not None

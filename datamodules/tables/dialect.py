@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from datamodules.errors import DataError
-from datamodules.tables.encodings import DEFAULT, SAMPLE, decoded, find_encoding, open_bytes, read_sample, unpacked
+from datamodules.tables.encodings import DEFAULT, decoded, find_encoding, open_bytes, read_sample, unpacked
 
 DELIMITERS = ("\t", ";", "|", ",", " ")
 MISSING = (
@@ -70,7 +70,6 @@ def beginning(file: Path, encoding: str | None) -> tuple[str, str, bool]:
         DataError: If it is not text, is empty, or is not of this encoding.
     """
     encoding = find_encoding(file) if encoding is None else encoding
-    sample = read_sample(file)
     try:
         if not codecs.lookup(encoding)._is_text_encoding:  # base64 and the like
             raise LookupError(encoding)
@@ -78,7 +77,7 @@ def beginning(file: Path, encoding: str | None) -> tuple[str, str, bool]:
         raise DataError("Python knows no such encoding", option="encoding", value=encoding) from error
     if codecs.lookup(encoding).name == "utf-8":
         encoding = DEFAULT
-    parts, is_whole = decoded(file, encoding), len(sample) < SAMPLE
+    parts, is_whole = decoded(file, encoding), read_sample(file)[1]
     text = "".join(parts) if is_whole else next(parts)
     if not text.strip():
         raise DataError(f"{file}: the file is empty")

@@ -49,10 +49,11 @@ def unpacked(file: Path) -> Iterator[None]:
         raise DataError(f"{file}: the gzip file is truncated or damaged", "copy or download it again") from error
 
 
-def read_sample(file: Path) -> bytes:
-    """Return the first bytes of a file, unpacked."""
+def read_sample(file: Path) -> tuple[bytes, bool]:
+    """Return the first bytes of a file, unpacked, and whether they are the whole."""
     with unpacked(file), open_bytes(file) as stream:
-        return stream.read(SAMPLE)
+        sample = stream.read(SAMPLE)
+    return sample, len(sample) < SAMPLE
 
 
 def decoded(file: Path, encoding: str) -> Iterator[str]:
@@ -101,10 +102,11 @@ class Encodings:
         others = {file: encoding for file, encoding in found.items() if encoding not in (DEFAULT, "utf-16")}
         if others:
             file, encoding = next(iter(others.items()))
-            what = f"{file} is" if len(others) == 1 else f"{file} and {len(others) - 1:,} more files are"
+            count = f"{len(others):,} of {len(self.files):,} files, as {file}, are"
+            what = f"{file} is" if len(self.files) == 1 else count
             named = listed(list(dict.fromkeys(others.values())), 4)
-            how = f"as {named} by its looks ('{_odd(file, encoding)}')"
-            _log_once(f"{what} not UTF-8, and read {how}; another encoding can be given")
+            how = f"read as {named}, as detected ('{_odd(file, encoding)}')"
+            _log_once(f"{what} not UTF-8, and {how}; give the encoding if that is wrong")
         return found
 
     def of(self, file: Path) -> str:
@@ -138,7 +140,7 @@ def find_encoding(file: Path, most: int = SCANNED) -> str:
 
 @lru_cache(maxsize=1024)
 def _find_encoding(file: Path, most: int, *_: int) -> str:
-    sample = read_sample(file)
+    sample, _ = read_sample(file)
     if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     controls = re.findall(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]", sample[:4096])
@@ -192,8 +194,9 @@ def guess(text: bytes) -> str | None:
 
 def _odd(file: Path, encoding: str) -> str:
     """Return the first word of a file that is not ASCII, which shows whether it is read well."""
-    words = (find_foreign(file) or b"").decode(encoding, "replace").split()
-    return next((word for word in words if not word.isascii()), "")[:SHOWN]
+    text = (find_foreign(file) or b"").decode(encoding, "replace")
+    word = re.search(r"\w*[^\x00-\x7f]\w*", text)
+    return word[0][:SHOWN] if word else ""
 
 
 @lru_cache(maxsize=1024)

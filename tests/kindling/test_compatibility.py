@@ -123,12 +123,12 @@ def test_from_the_command_line_to_a_prediction(run: Run, photos: Path, tmp_path:
     ("line", "answer"),
     [
         (
-            "--data TextCorpusDataModule",
+            "--model LitMLP --data TextCorpusDataModule",
             "--model LitMLP: it cannot read running text, which these data are (TextCorpusDataModule); give --model "
             "LitGPT.",
         ),
         (
-            "--data TextCSVDataModule --data.path nothing.csv",
+            "--model LitMLP --data TextCSVDataModule --data.path nothing.csv",
             "--model LitMLP: it cannot read labeled texts, which these data are (TextCSVDataModule); give --model "
             "LitTextClassifier.",
         ),
