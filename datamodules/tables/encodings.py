@@ -106,7 +106,7 @@ class Encodings:
             what = f"{file} is" if len(self.files) == 1 else count
             named = listed(list(dict.fromkeys(others.values())), 4)
             how = f"read as {named}, as detected ('{_odd(file, encoding)}')"
-            _log_once(f"{what} not UTF-8, and {how}; give the encoding if that is wrong")
+            logger.info(f"{what} not UTF-8, and {how}; give the encoding if that is wrong")
         return found
 
     def of(self, file: Path) -> str:
@@ -148,7 +148,7 @@ def _find_encoding(file: Path, most: int, *_: int) -> str:
         line = sample[: max(sample.find(b"\0"), 0)].count(b"\n") + 1
         what = f"a NUL byte in line {line}" if b"\0" in sample else "control characters"
         raise DataError(f"{file}: this is not text ({what})", "give a text file, or a CSV, TSV or Parquet file")
-    foreign = find_foreign(file, most)
+    foreign = None if sample.startswith(codecs.BOM_UTF8) else find_foreign(file, most)
     return DEFAULT if foreign is None else guess(foreign) or DEFAULT
 
 
@@ -197,9 +197,3 @@ def _odd(file: Path, encoding: str) -> str:
     text = (find_foreign(file) or b"").decode(encoding, "replace")
     word = re.search(r"\w*[^\x00-\x7f]\w*", text)
     return word[0][:SHOWN] if word else ""
-
-
-@lru_cache(maxsize=1024)
-def _log_once(message: str) -> None:
-    """Log what several readers of a file find."""
-    logger.info(message)

@@ -44,7 +44,6 @@ class TextFiles:
         self.cache = Cache(cache_dir)
         self.name = path or f"the language reference of Python {platform.python_version()}"  # in messages
         self.stem = Path(path).stem.strip("*.") or "text" if path else "pydoc"  # of cached files
-        self.detected_encoding: str | None = None  # of all files, once they are read, if none was given
         self._contents: dict[Path, str] | None = None
 
     @property
@@ -52,7 +51,7 @@ class TextFiles:
         """The text of each file."""
         if self._contents is None and self.path:
             self._contents = read_texts(self.path, self.encoding)
-            self.detected_encoding = Encodings([*self._contents], self.encoding).detected
+            _ = self.detected_encoding  # which is logged
         elif self._contents is None:
             from pydoc_data.topics import topics  # half a megabyte, which is seldom needed
 
@@ -63,6 +62,11 @@ class TextFiles:
     def text(self) -> str:
         """The texts of all files, concatenated."""
         return "".join(self.contents.values())
+
+    @cached_property
+    def detected_encoding(self) -> str | None:
+        """The encoding of all files, if it was detected and is not UTF-8."""
+        return Encodings([*self.contents] if self.path else [], self.encoding).detected
 
     @cached_property
     def fingerprint(self) -> str:
