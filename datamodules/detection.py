@@ -312,8 +312,7 @@ def _find_in_columns(file: Path, columns: Mapping[str, Sequence[str]]) -> _Findi
     numbers = [name for name in others if name not in (label, *fine) and is_numeric(columns[name])]
     both = (CSVDataModule, TextCSVDataModule)
     if numbers:
-        beside = f"{listed(numbers, 2)} beside the text of {listed(texts, 2)}"
-        return _Finding(f"{table}, as it has numbers: {beside}", both)
+        return _Finding(f"{table}, numbers ({listed(numbers, 2)}) beside the text in {listed(texts, 2)}", both)
     if text is not None and label is not None:
         return _Finding(f"labeled text, a table with texts in {text} and labels in {label}", both[::-1])
     remedy = "give `data=TextCSVDataModule` with `label_column`, or `data=CSVDataModule` with `target`"

@@ -42,7 +42,10 @@ FOLLOWING = {
 FROM_SCRATCH: dict[str, dict[str, Any]] = {
     "model": {
         "class_path": "lit_models.LitConvNet",
-        "init_args": {"channels": [32, 64, 128, 256], "dropout": 0.2, "lr": 0.003, "scheduler": "one-cycle"},
+        "init_args": {
+            **{"channels": [32, 64, 128, 256], "dropout": 0.2},
+            **{"lr": 0.003, "scheduler": "one-cycle", "weight_decay": 0.05},
+        },
     },
     "data": {"init_args": {"image_size": 64}},
 }

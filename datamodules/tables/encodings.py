@@ -140,7 +140,7 @@ def find_encoding(file: Path, most: int = SCANNED) -> str:
 
 @lru_cache(maxsize=1024)
 def _find_encoding(file: Path, most: int, *_: int) -> str:
-    sample, _ = read_sample(file)
+    sample = read_sample(file)[0]
     if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     controls = re.findall(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]", sample[:4096])

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datamodules import DataError, detection
+from datamodules import CSVDataModule, DataError, ImageFolderDataModule, detection
 from datamodules.detection import detect
 from tests.helpers.photos import write_photos
 
@@ -79,7 +79,7 @@ FOUND = {
     "a.csv: numbers beside a text": (
         _table("name,kind,age", SENTENCES, SHORT, VALUES),
         "CSVDataModule",
-        "a table of 3 columns, as it has numbers: age beside the text of name",
+        "a table of 3 columns, numbers (age) beside the text in name",
     ),
     "a.csv: long names of classes": (
         _table("x,kind", VALUES, [f"a complaint about the delivery of {kind}" for kind in KINDS]),
@@ -269,25 +269,25 @@ def test_a_folder_is_what_its_files_are(tmp_path: Path, name: str) -> None:
 
 def test_images_are_in_folders_of_classes(tmp_path: Path) -> None:
     (write_photos(tmp_path / "plain", count=2) / "license.txt").write_text("free")
-    assert detect(str(tmp_path / "plain")) == (detection.ImageFolderDataModule, "images by class (ants, bees, cats)")
+    assert detect(str(tmp_path / "plain")) == (ImageFolderDataModule, "images by class (ants, bees, cats)")
     for split in ("train", "val"):
         write_photos(tmp_path / "divided" / split, ("ants", "bees"), count=2)
     what = "images by class (ants, bees), divided into train and val"
-    assert detect(str(tmp_path / "divided")) == (detection.ImageFolderDataModule, what)
-    assert detect(str(tmp_path / "divided"), {"target": "y"}).cls is detection.ImageFolderDataModule
+    assert detect(str(tmp_path / "divided")) == (ImageFolderDataModule, what)
+    assert detect(str(tmp_path / "divided"), {"target": "y"}).cls is ImageFolderDataModule
 
 
 def test_an_option_decides_a_mixed_folder(tmp_path: Path) -> None:
     (write_photos(tmp_path, count=2) / "list.csv").write_text(TABLE)
-    assert detect(str(tmp_path), {"image_size": "32"}).cls is detection.ImageFolderDataModule
-    assert detect(str(tmp_path), {"target": "price"}).cls is detection.CSVDataModule
+    assert detect(str(tmp_path), {"image_size": "32"}).cls is ImageFolderDataModule
+    assert detect(str(tmp_path), {"target": "price"}).cls is CSVDataModule
 
 
 def test_a_glob_is_what_its_first_file_is(tmp_path: Path) -> None:
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_text(TABLE)
     found = detect(str(tmp_path / "*.csv"))
-    assert (found.cls, found.what) == (detection.CSVDataModule, "2 files, the first of which is a table of 3 columns")
+    assert (found.cls, found.what) == (CSVDataModule, "2 files, the first of which is a table of 3 columns")
     (tmp_path / "c.txt").write_text(PROSE)
     with pytest.raises(DataError, match="its files are others and tables; give a glob that matches one kind"):
         detect(str(tmp_path / "*"))
@@ -302,4 +302,4 @@ def test_little_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert len(detection._look_into(tmp_path)) == 1
     file = tmp_path / "big.csv"
     file.write_bytes((TABLE + "\n").encode() + b"1,2,a\n" * 100_000 + b"\0\xff")
-    assert detect(str(file)).cls is detection.CSVDataModule
+    assert detect(str(file)).cls is CSVDataModule

@@ -4,6 +4,7 @@
 
 import gzip
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from datamodules import CSVDataModule, DataError, TextCorpusDataModule, TextCSVDataModule
 from datamodules.tables import encodings
 from datamodules.tables.encodings import Encodings, find_encoding
+from datamodules.user_data import UserDataModule
 
 GERMAN = "stadt,preis\nKöln,3\nMünchen,5\nBonn,4\n"
 TEXTS = {
@@ -121,7 +123,7 @@ def _rows(count: int = 60) -> list[str]:
 @pytest.mark.parametrize("kind", ["table", "lines", "corpus"])
 def test_what_was_detected_is_kept_as_what_is_given(kind: str, tmp_path: Path) -> None:
     cache = str(tmp_path / "cache")
-    made = {
+    made: Callable[[Path], UserDataModule] = {
         "table": lambda file: CSVDataModule(str(file), cache_dir=cache),
         "lines": lambda file: TextCSVDataModule(str(file), cache_dir=cache),
         "corpus": lambda file: TextCorpusDataModule(str(file), cache_dir=cache, context_length=8),
