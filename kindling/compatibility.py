@@ -43,8 +43,11 @@ FROM_SCRATCH: dict[str, dict[str, Any]] = {
     "model": {
         "class_path": "lit_models.LitConvNet",
         "init_args": {
-            **{"channels": [32, 64, 128, 256], "dropout": 0.2},
-            **{"lr": 0.003, "scheduler": "one-cycle", "weight_decay": 0.05},
+            "channels": [32, 64, 128, 256],
+            "dropout": 0.2,
+            "lr": 0.003,
+            "scheduler": "one-cycle",
+            "weight_decay": 0.05,
         },
     },
     "data": {"init_args": {"image_size": 64}},
