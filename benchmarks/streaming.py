@@ -25,7 +25,7 @@ def run(gigabytes: float = 2.0, rounds: int = 3) -> None:
         path = Path(folder) / "table.csv"
         _generate(path, gigabytes * 1e9)
         table = f"--data CSVDataModule --data.path {path} --data.cache_dir {folder}/cache --data.batch_size 4096"
-        held_out = "--data.val_fraction 0.01 --data.test_fraction 0.01"
+        held_out = "--model LitMLP --data.val_fraction 0.01 --data.test_fraction 0.01"
         contenders = {
             "empty run: digits": "",
             "streamed": f"{table} {held_out} --data.streaming true",

@@ -107,10 +107,17 @@ class UserDataModule(DataModule):
         """Whether a model was trained on other data than these."""
         return self._trained_on is not None and self._trained_on != self.fingerprint
 
+    @property
+    def detected_encoding(self) -> str | None:
+        """The encoding of all text files, if it was detected and is not UTF-8; None as well if they differ."""
+        return None
+
     def setup(self, stage: str) -> None:
-        """Read and divide the data; before training, note their fingerprint."""
+        """Read and divide the data; before training, note their fingerprint and encoding."""
         if stage == "fit":
             self._trained_on = self.fingerprint
+            if self.detected_encoding is not None:
+                self.hparams["encoding"] = self.detected_encoding  # which a checkpoint keeps, as one that is given
         super().setup(stage)
 
     def _loader(self, stage: Stage, shuffle: bool | None = None) -> list[DataLoader[Any]]:

@@ -1,5 +1,6 @@
 """Command lines and configuration files as people write them, spelled out for the parser."""
 
+import difflib
 import inspect
 import itertools
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer, loggers
 
 from kindling import callbacks
@@ -16,6 +18,7 @@ from kindling.checkpoints import public_address
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 CROSS_VALIDATE = "cross_validate"  # a fit for each fold
+VALUELESS = ("--help", "-h", "--help_all", "--print_config", "--debug")  # the only flags without a value
 TRAINER_FLAGS = sorted(inspect.signature(Trainer.__init__).parameters.keys() - {"self"})
 
 _OF_TRAINER = re.compile(rf"^--(?=({'|'.join(TRAINER_FLAGS)})([.=+]|$))")
@@ -26,19 +29,87 @@ _NAMING = re.compile(r"--(trainer\.callbacks|trainer\.logger|config|model|data)(
 def expand(args: list[str]) -> list[str]:
     """Return a command line in the form that the parser reads.
 
-    The subcommand, `fit` if none is given, comes first; Trainer flags begin with `trainer.`; callbacks and loggers have
-    full class paths; configuration files are flat, whether or not they have a section for each subcommand.
+    The subcommand, `fit` if none is given, comes first; a path without a flag is that of the data; Trainer flags begin
+    with `trainer.`; callbacks and loggers have full class paths; configuration files are flat, whether or not they have
+    a section for each subcommand.
+
+    Raises:
+        ArgumentError: If there are several paths.
     """
     args = ["--config" if arg == "-c" else arg for arg in args]
-    start = 0
-    while start < len(args) and args[start].partition("=")[0] == "--config":
-        start += 1 if "=" in args[start] else 2
-    has_subcommand = start < len(args) and not args[start].startswith("-")
-    subcommand = args.pop(start) if has_subcommand else "fit"
+    args, plain = _without_flags(args)
+    subcommand = plain.pop(0) if plain and _is_subcommand(plain[0]) else "fit"
     if "--help_all" in args:
         return ["fit", "--help"]
+    if len(plain) > 1:
+        what = f"{plain[0]} and {plain[1]}: there are {len(plain)} paths"
+        raise ArgumentError(None, f"{what}; give one, of a file, of a folder, or in quotes a glob.")
+    if plain:
+        if value_of("--data.path", args) is not None:
+            raise ArgumentError(None, f"{plain[0]}: there is a --data.path as well; give one of them.")
+        args.append(f"--data.path={plain[0]}")
     args = [_OF_TRAINER.sub("--trainer.", arg) for arg in args]
     return [subcommand, *_spelled(args, "fit" if subcommand == CROSS_VALIDATE else subcommand)]
+
+
+def _without_flags(args: list[str]) -> tuple[list[str], list[str]]:
+    """Divide a command line into its flags, with their values, and the words that are neither."""
+    flags: list[str] = []
+    plain: list[str] = []
+    for last, arg in itertools.pairwise(["", *args]):
+        is_value = last.startswith("--") and "=" not in last and last not in VALUELESS
+        (flags if arg.startswith("--") or is_value or arg in VALUELESS else plain).append(arg)
+    return flags, plain
+
+
+def _is_subcommand(word: str) -> bool:
+    """Whether a word is a subcommand, or a mistake for one rather than a path."""
+    known = (*SUBCOMMANDS, CROSS_VALIDATE)
+    is_path = Path(word).suffix or "/" in word or Path(word).expanduser().exists()
+    return word in known or not (is_path or not difflib.get_close_matches(word, known))
+
+
+def peek(args: list[str]) -> dict[str, Any]:
+    """Return what a command line that was spelled out gives, with its configuration files, before it is parsed.
+
+    The classes of `model` and `data` are under `class_path`, their options under `init_args`. What cannot be read is
+    left to the parser.
+    """
+    given: dict[str, Any] = {"model": {"init_args": {}}, "data": {"init_args": {}}}
+    rest = iter(args[1:])
+    for arg in rest:
+        flag, is_whole, value = arg.partition("=")
+        if not flag.startswith("--") or flag in VALUELESS:
+            continue
+        value = value if is_whole else next(rest, "")
+        keys = flag.removeprefix("--").split(".")
+        node: Any = _content(value) or value if keys in (["config"], ["model"], ["data"]) else value
+        for key in reversed(keys if keys != ["config"] else []):
+            node = {key: node}
+        if isinstance(node, dict):
+            groups = {group: _divided(node.pop(group, None) or {}) for group in ("model", "data")}
+            given = _merged(given, {**node, **groups})
+    return given
+
+
+def _content(value: str) -> dict[str, Any]:
+    """Return the mapping in a configuration file, or in a value; an empty one if it is something else."""
+    try:
+        if "\n" not in value and value.endswith((".yaml", ".yml", ".json")):
+            value = Path(value).read_text(encoding="utf-8")
+        content = yaml.safe_load(value)
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _divided(group: Any) -> dict[str, Any]:  # noqa: ANN401  # a class, or its options, in any spelling
+    """Return the class that a part of a configuration names, if it names one, and its options."""
+    if not isinstance(group, dict):
+        return {"class_path": str(group), "init_args": {}}
+    options = {name: value for name, value in group.items() if name not in ("class_path", "init_args", "dict_kwargs")}
+    named = {"class_path": str(group["class_path"])} if group.get("class_path") else {}
+    return {**named, "init_args": {**options, **(group.get("init_args") or {})}}
 
 
 def value_of(flag: str, args: list[str]) -> str | None:

@@ -131,14 +131,20 @@ def _named(args: list[str]) -> set[str]:
 
 
 def find_checkpoint(name: str, root: Path, run: str) -> str:
-    """Return the newest checkpoint of this name, `last` or `best`, among the runs in a folder, `<Model>-<Data>`.
+    """Return the newest checkpoint of a name among some runs.
+
+    Args:
+        name: `last` or `best`.
+        root: The folder of all runs.
+        run: Model and data, `<Model>-<Data>`, with a `*` for one that is not known.
 
     Raises:
         ArgumentError: If there is none.
     """
     found = _newest(root.glob(f"{run}/version_*/checkpoints/{name}.ckpt"))
     if found is None:
-        raise ArgumentError(None, f"--ckpt_path {name}: there is no {name}.ckpt in {root / run}; train first.")
+        place = root if "*" in run else root / run
+        raise ArgumentError(None, f"--ckpt_path {name}: there is no {name}.ckpt in {place}; train first.")
     return str(found)
 
 

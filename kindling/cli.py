@@ -13,11 +13,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from datamodules import DataModule
-from kindling.arguments import CROSS_VALIDATE, SUBCOMMANDS, expand, value_of
+from kindling.arguments import CROSS_VALIDATE, SUBCOMMANDS, expand, peek
 from kindling.callbacks import BestCheckpoint, EarlyStopping, RunSummary, TextSamples
 from kindling.callbacks.summary import log_hyperparameters
 from kindling.checkpoints import Checkpoint, find_checkpoint, import_named, newest_checkpoint, read_trusted
-from kindling.compatibility import hold_out, init_args, link, load_data_state, prepare, without_inferred
+from kindling.compatibility import choose, hold_out, init_args, link, load_data_state, prepare, without_inferred
 from kindling.errors import USER_ERRORS, explain, filter_warnings, is_mistake, show_messages
 from kindling.help import USAGE, description, short_help
 from kindling.optimizers import GROUPS, resolve_groups, try_optimizer
@@ -44,6 +44,7 @@ class KindlingCLI(LightningCLI):
         self._folder: Path | None = None
         self._fold = fold
         self._saved = Checkpoint({}, "", None)
+        self._defaults: dict[str, Any] = CLASSES
         self.summary = RunSummary()
         try:
             super().__init__(
@@ -84,17 +85,15 @@ class KindlingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401  # Lightning's type
         """Parse with the defaults, among them the settings in a checkpoint, and without, to see what was given."""
-        self.subcommand = args[0]
-        path = value_of("--ckpt_path", args)
-        if path is not None and path not in NEWEST:
-            self._load_settings(path, args)
-        self.config = parser.parse_args([arg for arg in args if not arg.startswith("--print_config")])
-        config_path = self._config.ckpt_path
+        self.subcommand, given = args[0], peek(args)
+        config_path = given.get("ckpt_path")
         if config_path in NEWEST:
-            run = "-".join(_name(self._config[key]) for key in CLASSES)
-            config_path = find_checkpoint(config_path, Path(self._config.trainer.default_root_dir or "runs"), run)
-        if config_path != path:  # it is the newest, or stood in a --config file
-            self._load_settings(config_path, args)
+            run = "-".join(_name(given[key]) if "class_path" in given[key] else "*" for key in CLASSES)
+            root = (given.get("trainer") or {}).get("default_root_dir") or "runs"
+            config_path = find_checkpoint(config_path, Path(root), run)
+        if self.subcommand in SUBCOMMANDS:  # or else the parser says what is wrong
+            self._choose_classes(given, config_path, args)
+        self.config = parser.parse_args([arg for arg in args if not arg.startswith("--print_config")])
         self._forget_other_classes()
         self.config = parser.parse_args(args)
         self._config.ckpt_path = config_path
@@ -108,6 +107,19 @@ class KindlingCLI(LightningCLI):
             hold_out(self._fold, self._config, self.given)
         resolve_groups(self._config, self.given, args)
 
+    def _choose_classes(self, given: dict[str, Any], checkpoint: str | None, args: list[str]) -> None:
+        """Make the settings in a checkpoint the defaults, and what follows where it and the user name no class."""
+        if checkpoint is not None:
+            self._saved = read_trusted(checkpoint, args)
+        settings = self._saved.settings
+        trained = {key: settings[key] for key in CLASSES if key in settings and "class_path" not in given[key]}
+        chosen, lines = choose({**given, **trained}, args[0])
+        self._defaults = {**CLASSES, **chosen, **settings}
+        is_quiet = self._fold or any(arg.startswith("--print_config") for arg in args)
+        if lines and is_first_process() and not is_quiet:
+            print("\n".join(lines))
+        self._parser(self.subcommand).set_defaults(self._defaults)
+
     def _forget_encoding(self) -> None:
         """Drop a checkpoint's encoding where another file is read."""
         options, given = init_args(self._config, "data"), init_args(self.given, "data")
@@ -118,9 +130,8 @@ class KindlingCLI(LightningCLI):
 
     def _forget_other_classes(self) -> None:
         """Drop the default classes where others were chosen, which would keep their values for options of one name."""
-        defaults = {**CLASSES, **self._saved.settings}
         chosen = {key: {"class_path": self._config[key].class_path} for key in CLASSES}
-        other = {key: value for key, value in chosen.items() if _name(value) != _name(defaults[key])}
+        other = {key: value for key, value in chosen.items() if _name(value) != _name(self._defaults[key])}
         if other:
             self._parser(self.subcommand).set_defaults(other)
 
@@ -131,11 +142,6 @@ class KindlingCLI(LightningCLI):
     def _config(self) -> Namespace:
         config: Namespace = self.config[self.subcommand]
         return config
-
-    def _load_settings(self, path: str, args: list[str]) -> None:
-        """Set the settings in a checkpoint as the defaults."""
-        self._saved = read_trusted(path, args)
-        self._parser(self.subcommand).set_defaults(self._saved.settings)
 
     def instantiate_classes(self) -> None:
         """Create the data module, link its sizes to the model, then create the model and the Trainer."""

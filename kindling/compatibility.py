@@ -10,10 +10,13 @@ from typing import Any
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import LightningDataModule
 
+import lit_models
 from datamodules import DataModule
-from kindling.arguments import imported_class
+from datamodules.detection import detect
+from kindling.arguments import imported_class, options_of
 from kindling.checkpoints import Checkpoint
 from lit_models.errors import find_misfit
+from lit_models.modules.backbones import why_unavailable
 from lit_models.wrapper import find_model, parameters_of
 
 # Arguments of a model that are filled in from the data module, by name; an explicit flag wins.
@@ -25,11 +28,82 @@ LINKED = (
 # Options of the data that are filled in from the preprocessing of a model's pretrained weights.
 PREPARED = ("image_size", "resize_size", "interpolation")
 
+# The model of each kind of data, unless one is named; of other data it is LitMLP.
+FOLLOWING = {
+    "CSVDataModule": "LitMLPEnsemble",
+    "FashionMNISTDataModule": "LitLeNet",
+    "HuggingFaceDataModule": "LitTransfer",
+    "ImageFolderDataModule": "LitTransfer",
+    "MNISTDataModule": "LitLeNet",
+    "TextCSVDataModule": "LitTextClassifier",
+    "TextCorpusDataModule": "LitGPT",
+}
+# What takes the place of a pretrained network whose weights cannot be had, as in configs/folder_conv.yaml.
+FROM_SCRATCH: dict[str, dict[str, Any]] = {
+    "model": {
+        "class_path": "lit_models.LitConvNet",
+        "init_args": {
+            "channels": [32, 64, 128, 256],
+            "dropout": 0.2,
+            "lr": 0.003,
+            "scheduler": "one-cycle",
+            "weight_decay": 0.05,
+        },
+    },
+    "data": {"init_args": {"image_size": 64}},
+}
+
 NUM_FOLDS = 5  # of cross-validation, unless --data.num_folds says otherwise
 
 # The model and the data module for the kind of text that each size tells.
 MODELS = {"max_length": "LitTextClassifier", "context_length": "LitGPT"}
 DATA = {"max_length": "TextCSVDataModule", "context_length": "TextCorpusDataModule"}
+
+
+def choose(given: dict[str, Any], subcommand: str) -> tuple[dict[str, Any], list[str]]:
+    """Choose the classes that were not named: the data by their path, the model by the data.
+
+    Args:
+        given: What a command line and its configuration files give, as from `peek`.
+        subcommand: The subcommand.
+
+    Returns:
+        Defaults for a parser, of `model` and `data`, and a line each about what was chosen, and how to overrule it.
+
+    Raises:
+        DataError: If there is nothing at the path that can be read, or it may be one thing or another.
+    """
+    named = {group: str(given[group].get("class_path", "")) for group in ("model", "data")}
+    options, chosen, what = given["data"]["init_args"], dict[str, Any](), ""
+    data = named["data"].removeprefix("datamodules.")
+    if not data and options.get("path"):
+        found = detect(str(options["path"]), {name: value for name, value in options.items() if name != "path"})
+        what, data = f"{options['path']}: {found.what}; ", found.cls.__name__
+        chosen["data"] = {"class_path": f"datamodules.{data}"}
+    if not data or named["model"]:
+        return chosen, [f"{what}{data} (--data overrules)"] if what else []
+    model = FOLLOWING.get(data, "LitMLP")
+    wanted = given["model"]["init_args"].keys()
+    # Options that only LitMLP has are those of an older command line, where it was the model of all data.
+    if wanted - _options(model) and not wanted - _options("LitMLP"):
+        model = "LitMLP"
+    overrule = "--data and --model overrule" if what else "--model overrules"
+    lines = []
+    if model == "LitTransfer" and subcommand == "fit" and (reason := _missing_weights(given["model"]["init_args"])):
+        lines = [f"no pretrained weights ({reason}): a small network learns from scratch (--model LitTransfer insists)"]
+        model, chosen = "LitConvNet", {key: dict(of) for key, of in FROM_SCRATCH.items()}
+        chosen["data"]["class_path"] = f"datamodules.{data}"
+    chosen.setdefault("model", {"class_path": f"lit_models.{model}"})
+    return chosen, [f"{what}{data} with {model} ({overrule})", *lines] if data in FOLLOWING else []
+
+
+def _options(model: str) -> set[str]:
+    return set(options_of(getattr(lit_models, model)))
+
+
+def _missing_weights(options: dict[str, Any]) -> str:
+    """Return why there are no pretrained weights; nothing if there are, or an option asks for a pretrained network."""
+    return "" if options.keys() - _options("LitConvNet") else why_unavailable("resnet18")
 
 
 def prepare(config: Namespace, given: Namespace) -> None:
@@ -127,7 +201,8 @@ def _check_kind(data: LightningDataModule, config: Namespace, by_hand: dict[str,
 def without_inferred(config: Namespace, given: Namespace) -> Namespace:
     """Return a configuration without what `prepare` and `link` filled in, so that it goes with other data too."""
     saved = config.clone()
-    inferred = {"model": LINKED, "data": PREPARED if config.ckpt_path is None else ()}
+    is_prepared = config.ckpt_path is None and hasattr(imported_class(config.model.class_path), "preprocessing")
+    inferred = {"model": LINKED, "data": PREPARED if is_prepared else ()}
     for key, names in inferred.items():
         for name in set(names) - init_args(given, key).keys():
             (saved[key].get("init_args") or Namespace()).pop(name, None)

@@ -71,7 +71,7 @@ def as_flags(error: DataError | ModelError) -> str:
 
 
 def _flag(name: str, value: str, group: str) -> str:
-    is_top = name in (*TRAINER_FLAGS, "ckpt_path") or name.startswith(("lr_scheduler", "optimizer."))
+    is_top = name in (*TRAINER_FLAGS, "ckpt_path", "model", "data") or name.startswith(("lr_scheduler", "optimizer."))
     prefix = "" if is_top else group
     return f"--{prefix}{name} {value}".rstrip()
 

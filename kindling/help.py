@@ -16,7 +16,7 @@ _BASES = ("LitModule", "DataModule", "ImageDataModule")
 MODELS = [name for name in lit_models.__all__ if name.startswith("Lit") and name not in _BASES]
 DATA = [name for name in datamodules.__all__ if name.endswith("DataModule") and name not in _BASES]
 
-USAGE = "{program} [fit|validate|test|predict|cross_validate] [flags]"
+USAGE = "{program} [fit|validate|test|predict|cross_validate] [path of the data] [flags]"
 _SUBCOMMANDS = {
     "fit": "train, and test the best checkpoint (unless another subcommand is given)",
     "validate": "measure a checkpoint on the validation split",
@@ -53,8 +53,8 @@ _OPTIONS = {
 }
 _EXAMPLES = (
     ("", "an MLP on the embedded digits"),
+    ("houses.csv --data.target price", "a table of one's own; likewise a folder of images by class, or a text"),
     ("--model LitLeNet --data MNISTDataModule --max_epochs 5", "any model on any data"),
-    ("--data CSVDataModule --data.path houses.csv --data.target price", "a table of one's own"),
     ("--config configs/mnist_conv.yaml --accelerator gpu", "a recipe"),
     ("test --ckpt_path runs/LitMLP-DigitsDataModule/version_0/checkpoints/best.ckpt", "a trained model"),
 )

@@ -23,6 +23,7 @@ ALLOWED = {
     "lit_models.modules": {"lit_models.modules", "lit_models.optim"},
     "lit_models.optim": {"lit_models.modules", "lit_models.optim"},
     "datamodules": {"datamodules"},
+    "datamodules.detection": {"datamodules", "datamodules.tables", "datamodules.images", "datamodules.text"},
     "datamodules.tables": {"datamodules", "datamodules.tables"},
     "datamodules.images": {"datamodules", "datamodules.images"},
     "datamodules.text": {"datamodules", "datamodules.tables", "datamodules.text"},
@@ -123,6 +124,7 @@ def test_libraries_know_of_no_flags() -> None:
         ("datamodules.tables.csv", "from datamodules import ToyDataModule"),
         ("datamodules.images.mnist", "from datamodules.tables.values import texts"),
         ("datamodules.text.corpus", "from datamodules.images import mnist"),
+        ("datamodules.text.corpus", "from datamodules.detection import detect"),
     ],
 )
 def test_a_wrong_import_is_found(module: str, source: str) -> None:
@@ -140,6 +142,7 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
             "datamodules.text.labeled",
             "from datamodules.tables.files import TableFiles\nfrom datamodules.base import Stage",
         ),
+        ("datamodules.detection", "from datamodules.tables.csv import CSVDataModule"),
         ("datamodules.text.labeled", "from .tokenizer import Tokenizer\nfrom ..base import Stage"),
     ],
 )

@@ -89,12 +89,14 @@ def _flags(flags: str) -> Callable[[str, pytest.FixtureRequest], str]:
 # What a command needs that has these characters in it, in this order; and the flags to add.
 PREPARATIONS: dict[str, Callable[[str, pytest.FixtureRequest], str]] = {
     "LitTransfer": _publish,
+    "photos": _publish,
+    "beans": _publish,
     "mnist": _real,
     "MNIST": _real,
     "--accelerator gpu": _flags("--accelerator cpu --devices 1 --precision 32-true"),
     "LitMLP-DigitsDataModule": _fit("--max_epochs 1"),
     "--ckpt_path last": _fit("--max_epochs 1"),
-    "LitMLP-CSVDataModule": _fit("--data CSVDataModule --data.path houses.csv --data.target price --max_epochs 1"),
+    "--ckpt_path best": _fit("houses.csv --data.target price --max_epochs 1"),
     "LitTransfer-ImageFolderDataModule": _fit(
         "--model LitTransfer --data ImageFolderDataModule --data.path photos --max_epochs 1"
     ),

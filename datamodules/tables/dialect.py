@@ -1,28 +1,24 @@
 """How text tables are written, inferred from the beginning of a file."""
 
 import codecs
-import contextlib
 import csv
-import gzip
 import io
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, ClassVar
+from typing import ClassVar
 
 from datamodules.errors import DataError
+from datamodules.tables.encodings import DEFAULT, decoded, find_encoding, open_bytes, read_sample, unpacked
 
-GZIP = b"\x1f\x8b"  # the first bytes of such a file
 DELIMITERS = ("\t", ";", "|", ",", " ")
 MISSING = (
     *("", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null"),  # signs of a missing value
     *(" ", " ?", " NA"),
 )
 LONGEST = 2**27  # characters of one value
-SAMPLE = 2**18  # bytes, from which the dialect and the types of the columns are inferred
 
 
 @dataclass(frozen=True)
@@ -36,17 +32,6 @@ class Dialect:
     encoding: str | None = None
     missing_values: tuple[str, ...] = ()
     text_can_be_missing: ClassVar[bool] = True  # whether the signs of missing values apply to text too
-
-
-def magic(file: Path) -> bytes:
-    """Return the first two bytes of a file, which tell its type."""
-    with file.open("rb") as stream:
-        return stream.read(2)
-
-
-def open_bytes(file: Path) -> IO[bytes]:
-    """Open a file, plain or gzip, to read its unpacked content."""
-    return gzip.open(file) if magic(file) == GZIP else file.open("rb")  # type: ignore[return-value]  # it reads bytes too
 
 
 def complete(file: Path, given: Dialect, may_have_one: bool = False) -> Dialect:
@@ -84,62 +69,19 @@ def beginning(file: Path, encoding: str | None) -> tuple[str, str, bool]:
     Raises:
         DataError: If it is not text, is empty, or is not of this encoding.
     """
-    with _unpacked(file), open_bytes(file) as stream:
-        sample = stream.read(SAMPLE)
-    is_utf16 = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    encoding = encoding or ("utf-16" if is_utf16 else "utf-8-sig")
-    controls = re.findall(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]", sample[:4096])
-    if encoding == "utf-8-sig" and (b"\0" in sample or len(controls) > 1):
-        line = sample[: max(sample.find(b"\0"), 0)].count(b"\n") + 1
-        what = f"a NUL byte in line {line}" if b"\0" in sample else "control characters"
-        raise DataError(f"{file}: this is not text ({what})", "give a text file, or a CSV, TSV or Parquet file")
+    encoding = find_encoding(file) if encoding is None else encoding
     try:
         if not codecs.lookup(encoding)._is_text_encoding:  # base64 and the like
             raise LookupError(encoding)
     except LookupError as error:
         raise DataError("Python knows no such encoding", option="encoding", value=encoding) from error
     if codecs.lookup(encoding).name == "utf-8":
-        encoding = "utf-8-sig"  # with or without a byte order mark
-    parts, is_whole = decoded(file, encoding), len(sample) < SAMPLE
+        encoding = DEFAULT
+    parts, is_whole = decoded(file, encoding), read_sample(file)[1]
     text = "".join(parts) if is_whole else next(parts)
     if not text.strip():
         raise DataError(f"{file}: the file is empty")
     return encoding, text, is_whole
-
-
-def decoded(file: Path, encoding: str) -> Iterator[str]:
-    """Decode a text file, plain or gzip, in parts of `SAMPLE` bytes.
-
-    Raises:
-        DataError: If a byte is of another encoding; the message has the line, and the offset in the unpacked file.
-    """
-    decoder = codecs.getincrementaldecoder(encoding)()
-    offset, line = 0, 1
-    with _unpacked(file), open_bytes(file) as stream:
-        while True:
-            part = stream.read(SAMPLE)
-            try:
-                yield decoder.decode(part, final=not part)
-            except UnicodeDecodeError as error:
-                # The decoder got this part with bytes left over from the last one, or without a byte order mark.
-                at = len(part) - len(error.object) + error.start
-                line += part[: max(at, 0)].count(b"\n")
-                byte, name = f"byte 0x{error.object[error.start]:02x}", encoding.removesuffix("-sig")
-                problem = f"{file}, line {line}: {byte} at offset {offset + at} is not {name}"
-                raise DataError(problem, "give `encoding` (latin-1, cp1252, gb18030, ...)") from error
-            except UnicodeError as error:  # UTF-16 without its byte order mark
-                raise DataError(f"{file}: this is not {encoding} ({error})", "give another `encoding`") from error
-            if not part:
-                return
-            offset, line = offset + len(part), line + part.count(b"\n")
-
-
-@contextlib.contextmanager
-def _unpacked(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{file}: the gzip file is truncated or damaged", "copy or download it again") from error
 
 
 def _reader(lines: Iterable[str], delimiter: str, quote: str) -> Iterator[list[str]]:
@@ -220,7 +162,7 @@ def rows(file: Path, dialect: Dialect, header: bool = False) -> Iterator[tuple[i
     assert dialect.quote is not None
     try:
         with (
-            _unpacked(file),
+            unpacked(file),
             open_bytes(file) as stream,
             io.TextIOWrapper(stream, dialect.encoding, newline="") as text,
         ):

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from datamodules.cache import Cache
 from datamodules.errors import DataError, check_names
 from datamodules.files import find_files
-from datamodules.tables.dialect import GZIP, MISSING, Dialect, complete, header, is_number, magic, rows
+from datamodules.tables.dialect import MISSING, Dialect, complete, header, is_number, rows
+from datamodules.tables.encodings import GZIP, Encodings, magic
 from datamodules.tables.reader import (
     BLOCK,
     WrongTypeError,
@@ -83,7 +84,17 @@ class TableFiles:
     def dialect(self) -> Dialect:
         """The dialect, with the inferred parts."""
         # The training table of one feature has two columns, and a table to predict may have one.
-        return complete(self.files[0], self.given, self.expected is not None and len(self.expected) == 2)
+        first = replace(self.given, encoding=self.encodings.of(self.files[0]))
+        return complete(self.files[0], first, self.expected is not None and len(self.expected) == 2)
+
+    @cached_property
+    def encodings(self) -> Encodings:
+        """The encodings of the files, if they are text."""
+        return Encodings(self.files, self.given.encoding)
+
+    def dialect_of(self, file: Path) -> Dialect:
+        """Return the dialect of one of the files, which differ in nothing but their encodings."""
+        return self.dialect if file is self.files[0] else replace(self.dialect, encoding=self.encodings.of(file))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -111,7 +122,7 @@ class TableFiles:
 
     def _header(self, file: Path) -> tuple[list[str], int]:
         """Return the names of a file's columns, and how many lines they take."""
-        names, lines = header(file, self.dialect)
+        names, lines = header(file, self.dialect_of(file))
         if not self.dialect.header and self.expected and self.expected[0] == "x1" and len(names) < len(self.expected):
             names[-1] = f"x{len(names)}"  # there is no target
         return names, lines
@@ -147,7 +158,7 @@ class TableFiles:
         return self._parsed
 
     def _parse(self, text: Sequence[str]) -> list[pa.Table]:
-        return [parse(file, self.dialect, *self._header(file), text) for file in self.files]
+        return [parse(file, self.dialect_of(file), *self._header(file), text) for file in self.files]
 
     def keep(self) -> None:
         """Store the table that `read` parsed, so that the next run need not."""
@@ -179,7 +190,7 @@ class TableFiles:
                 parts = (
                     table.select(self.names)
                     for file in self.files
-                    for table in batches(file, self.dialect, *self._header(file), types)
+                    for table in batches(file, self.dialect_of(file), *self._header(file), types)
                 )
                 return self.cache.write(self.cached, partial(self._write, tables=parts))
             except OSError as error:
@@ -199,7 +210,7 @@ class TableFiles:
         known = {*MISSING, *self.given.missing_values}
         for file in self.files:
             at = self._header(file)[0].index(name)
-            for line, cells in rows(file, self.dialect):
+            for line, cells in rows(file, self.dialect_of(file)):
                 if cells[at] not in known and not is_number(cells[at], str(self.dialect.decimal)):
                     return not_a_number(f"{file}, line {line}: '{cells[at]}' in column {name}", name)
         return DataError(f"{self.files[0]}: column {name} has text among its numbers")
@@ -225,7 +236,7 @@ class TableFiles:
                 row -= size
         for file in self.files:
             at = self._header(file)[0].index(column)
-            for line, cells in rows(file, self.dialect):
+            for line, cells in rows(file, self.dialect_of(file)):
                 if row == 0:
                     return f"{file}, line {line}: '{cells[at]}' in column {column}"
                 row -= 1

@@ -84,7 +84,7 @@ class LabeledDataModule(UserDataModule):
         delimiter: The character between two values.
         quote: The character around values that contain a delimiter.
         decimal: The decimal sign.
-        encoding: Python's name of the encoding; UTF-8, or UTF-16 with a mark, unless given.
+        encoding: Python's name of the encoding; detected for each file unless given.
         missing_values: Further signs of a missing value, besides the usual ones.
         kwargs: Options of `UserDataModule` and `DataModule`.
     """
@@ -149,6 +149,12 @@ class LabeledDataModule(UserDataModule):
     def load(self) -> dict[Stage, Samples]:
         """Read the targets; the inputs follow once the training rows are known."""
         return {stage: Samples(torch.empty(0), self.source.targets(part)) for stage, part in self.source.parts.items()}
+
+    @property
+    def detected_encoding(self) -> str | None:
+        """The encoding of all files to train, validate and test on, if it was detected and is not UTF-8."""
+        found = {None if files.is_parquet else files.encodings.detected for files in self.source.given.values()}
+        return found.pop() if len(found) == 1 else None
 
     @property
     def fingerprint(self) -> str:

@@ -13,7 +13,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from datamodules.errors import DataError
-from datamodules.tables.dialect import GZIP, MISSING, SAMPLE, Dialect, check_rows, magic, open_bytes
+from datamodules.tables.dialect import MISSING, Dialect, check_rows
+from datamodules.tables.encodings import GZIP, SAMPLE, magic, open_bytes
 
 BLOCK = 2**24  # bytes that are parsed at a time, into a row group each, where the whole does not fit
 

@@ -46,7 +46,7 @@ class TextCorpusDataModule(UserDataModule):
         batch_size: Windows in a batch, also of evaluation: each token has a logit for every token of the vocabulary.
         val_fraction: Share of the text before the test part that validates; 0 for none.
         test_fraction: Share of the text, at its end, that tests; 0 for none.
-        encoding: Python's name of the text's encoding; UTF-8, or UTF-16 with a mark, unless given.
+        encoding: Python's name of the text's encoding; detected unless given.
         kwargs: Options of `UserDataModule` and `DataModule`, but for `balance` and `num_folds`.
 
     Raises:
@@ -116,6 +116,11 @@ class TextCorpusDataModule(UserDataModule):
     def fingerprint(self) -> str:
         """The hash of the text."""
         return self.files.fingerprint
+
+    @property
+    def detected_encoding(self) -> str | None:
+        """The encoding of the text, if it was detected and is not UTF-8."""
+        return self.files.detected_encoding
 
     @property
     def bounds(self) -> dict[Stage, tuple[int, int]]:

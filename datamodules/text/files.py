@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from datamodules.cache import Cache
 from datamodules.errors import DataError
 from datamodules.files import find_files
-from datamodules.tables.dialect import beginning, decoded
+from datamodules.tables.dialect import beginning
+from datamodules.tables.encodings import Encodings, decoded
 from datamodules.text.tokenizer import Tokenizer, chunks
 
 FORMAT = "2"  # version of the cached files; others are ignored
@@ -33,7 +34,7 @@ class TextFiles:
     Args:
         path: A file, a folder or a glob; several files are one text, in sorted order. If empty, the text is the
             language reference that Python carries.
-        encoding: Python's name of the encoding; UTF-8, or UTF-16 with a mark, unless given.
+        encoding: Python's name of the encoding; detected for each file unless given.
         cache_dir: Folder of the cached files.
     """
 
@@ -50,6 +51,7 @@ class TextFiles:
         """The text of each file."""
         if self._contents is None and self.path:
             self._contents = read_texts(self.path, self.encoding)
+            _ = self.detected_encoding  # which is logged
         elif self._contents is None:
             from pydoc_data.topics import topics  # half a megabyte, which is seldom needed
 
@@ -60,6 +62,11 @@ class TextFiles:
     def text(self) -> str:
         """The texts of all files, concatenated."""
         return "".join(self.contents.values())
+
+    @cached_property
+    def detected_encoding(self) -> str | None:
+        """The encoding of all files, if it was detected and is not UTF-8."""
+        return Encodings([*self.contents] if self.path else [], self.encoding).detected
 
     @cached_property
     def fingerprint(self) -> str:
@@ -179,7 +186,7 @@ def read_text(file: Path, encoding: str | None) -> str:
 
     Args:
         file: The file.
-        encoding: Python's name of its encoding; UTF-8, or UTF-16 with a mark, unless given.
+        encoding: Python's name of its encoding; detected unless given.
 
     Raises:
         DataError: If it cannot be read, is empty or no text, or has another encoding.

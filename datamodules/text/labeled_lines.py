@@ -10,7 +10,8 @@ from typing import Literal
 import pyarrow as pa
 
 from datamodules.errors import DataError
-from datamodules.tables.dialect import Dialect, beginning, decoded
+from datamodules.tables.dialect import Dialect, beginning
+from datamodules.tables.encodings import decoded
 from datamodules.tables.files import TableFiles
 from datamodules.tables.values import is_number_text
 
@@ -140,7 +141,8 @@ class LineFiles(TableFiles):
     @cached_property
     def dialect(self) -> Dialect:
         """The encoding, detected unless given, and the form in place of a delimiter."""
-        return replace(self.given, encoding=beginning(self.files[0], self.given.encoding)[0], delimiter=self.form)
+        first = self.files[0]
+        return replace(self.given, encoding=beginning(first, self.encodings.of(first))[0], delimiter=self.form)
 
     @cached_property
     def names(self) -> list[str]:
@@ -169,7 +171,7 @@ class LineFiles(TableFiles):
         return pa.table({name: pa.array(of, pa.string()) for name, of in zip(self.names, columns, strict=True)})
 
     def _lines(self, file: Path) -> Iterator[tuple[int, str]]:
-        lines = "".join(decoded(file, str(self.dialect.encoding))).split("\n")
+        lines = "".join(decoded(file, str(self.dialect_of(file).encoding))).split("\n")
         for number, line in enumerate(lines, 1):
             if line.strip() or (self.form == "plain" and number < len(lines)):
                 yield number, line.rstrip("\r")

@@ -6,6 +6,7 @@
 import difflib
 import re
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from http.client import HTTPException
@@ -13,6 +14,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
 from urllib.error import URLError
+from urllib.request import Request, urlopen
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from torchvision import models
 from lit_models.errors import ModelError, check_dropout
 
 FILES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
+TIMEOUT = 5.0  # seconds to wait for a server, before a network is trained from scratch
 MAX_NAMED = 3  # tensors in a message
 
 
@@ -212,6 +215,37 @@ def locate_weights(backbone: str, weights: str) -> Path:
             remedy = f"put that file into {folder}, or give a file's path, or none"
             raise ModelError(f"{url} cannot be downloaded ({error})", remedy, "weights", weights) from error
     return file
+
+
+def why_unavailable(backbone: str, seconds: float = TIMEOUT) -> str:
+    """Return why the default weights of a network can neither be found nor downloaded; nothing if they can.
+
+    Args:
+        backbone: The network.
+        seconds: How long to wait for an answer of the server, at most.
+
+    Raises:
+        ModelError: If there is no such network.
+    """
+    url = str(torchvision_weights(backbone, "DEFAULT").url)
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if file.is_file():
+        return ""
+    answers: list[str] = []
+
+    def ask() -> None:
+        try:
+            with urlopen(Request(url, method="HEAD"), timeout=seconds):
+                answers.append("")
+        except (HTTPException, OSError, ValueError) as error:
+            answers.append(str(getattr(error, "reason", error)))
+
+    # Looking up the name of the server knows no timeout.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    reason = answers[0] if answers else f"no answer in {seconds:g} s"
+    return f"{file.name} is not in {file.parent}, and cannot be downloaded: {reason}" if reason else ""
 
 
 def load_backbone(net: nn.Module, backbone: str, weights: str) -> Weights:

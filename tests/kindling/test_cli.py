@@ -122,7 +122,7 @@ def test_data_that_do_not_fit_the_checkpoint_are_one_line(run: Run, capsys: pyte
 
 def test_a_class_that_is_chosen_has_its_own_defaults(run: Run, workdir: Path) -> None:
     (workdir / "t.csv").write_text("x,y\n" + "".join(f"{i},{i % 5}.5\n" for i in range(40)))
-    cli = run("--data CSVDataModule --data.path t.csv --max_epochs 1")
+    cli = run("--model LitMLP --data CSVDataModule --data.path t.csv --max_epochs 1")
     assert isinstance(cli.datamodule, CSVDataModule)
     assert cli.datamodule.hparams["batch_size"] is None  # and not the 64 of the default data
     resumed = run("--ckpt_path runs/LitMLP-CSVDataModule/version_0/checkpoints/last.ckpt --max_epochs 2 --data.seed 0")

@@ -11,8 +11,11 @@ from jsonargparse import Namespace
 from PIL import Image
 from torchvision import models
 
+import datamodules
+import lit_models
 from datamodules import ImageFolderDataModule
-from kindling.compatibility import prepare
+from kindling import compatibility
+from kindling.compatibility import FOLLOWING, choose, prepare
 from lit_models import LitTransfer
 from tests.helpers.front_door import Run
 
@@ -50,6 +53,76 @@ def _prepared(
     )
     prepare(config, by_hand)
     return {name: value for name, value in vars(config.data.init_args).items() if name != "path"}
+
+
+def _chosen(
+    data: dict[str, Any], model: dict[str, Any] | None = None, subcommand: str = "fit"
+) -> tuple[str | None, str | None, list[str]]:
+    """Return the names of the data and the model that are chosen, and what is said."""
+    groups = {"data": data, "model": model or {}}
+    chosen, lines = choose({key: {"init_args": {}, **group} for key, group in groups.items()}, subcommand)
+    names = [chosen[key]["class_path"].rpartition(".")[2] if key in chosen else None for key in groups]
+    return names[0], names[1], lines
+
+
+@pytest.mark.parametrize(
+    ("data", "model"),
+    [
+        ("CSVDataModule", FOLLOWING["CSVDataModule"]),
+        ("MNISTDataModule", "LitLeNet"),
+        ("FashionMNISTDataModule", "LitLeNet"),
+        ("TextCSVDataModule", "LitTextClassifier"),
+        ("TextCorpusDataModule", "LitGPT"),
+    ],
+)
+def test_the_model_follows_from_the_data(data: str, model: str) -> None:
+    assert _chosen({"class_path": f"datamodules.{data}"}) == (None, model, [f"{data} with {model} (--model overrules)"])
+    assert _chosen({"class_path": f"datamodules.{data}"}, {"class_path": "lit_models.LitMLP"}) == (None, None, [])
+
+
+def test_options_that_only_an_mlp_has_get_an_mlp_as_in_older_command_lines() -> None:
+    table = {"class_path": "datamodules.CSVDataModule"}
+    assert _chosen(table, {"init_args": {"activation": "tanh", "lr": 0.1}})[1] == "LitMLP"
+    assert _chosen(table, {"init_args": {"hidden": [8]}})[1] == FOLLOWING["CSVDataModule"]
+    assert _chosen(table, {"init_args": {"hiden": [8]}})[1] == FOLLOWING["CSVDataModule"]
+
+
+@pytest.mark.parametrize("data", ["datamodules.DigitsDataModule", "datamodules.ToyDataModule", "mine.CSVDataModule"])
+def test_of_other_data_it_is_an_mlp_and_nothing_is_said(data: str) -> None:
+    assert _chosen({"class_path": data}) == (None, "LitMLP", [])
+
+
+def test_the_data_follow_from_their_path(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n" + "1.5,2\n" * 40)
+    options = {"init_args": {"path": str(path)}}
+    model = FOLLOWING["CSVDataModule"]
+    what = f"{path}: a table of 2 columns; CSVDataModule"
+    assert _chosen(options) == ("CSVDataModule", model, [f"{what} with {model} (--data and --model overrule)"])
+    named = {"class_path": "lit_models.LitMLP"}
+    assert _chosen(options, named) == ("CSVDataModule", None, [f"{what} (--data overrules)"])
+    assert _chosen({**options, "class_path": "datamodules.ToyDataModule"})[0] is None
+    assert _chosen({}) == (None, None, [])
+
+
+def test_without_weights_a_small_network_learns_from_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = {"class_path": "datamodules.ImageFolderDataModule"}
+    assert _chosen(folder, subcommand="test")[1] == "LitTransfer"
+    monkeypatch.setattr(compatibility, "why_unavailable", lambda backbone: f"no {backbone}")
+    name, model, lines = _chosen(folder)
+    assert (name, model) == ("ImageFolderDataModule", "LitConvNet")
+    assert (
+        lines[1]
+        == "no pretrained weights (no resnet18): a small network learns from scratch (--model LitTransfer insists)"
+    )
+    assert _chosen(folder, {"init_args": {"backbone": "vgg16"}})[1] == "LitTransfer"
+    monkeypatch.setattr(compatibility, "why_unavailable", lambda backbone: "")
+    assert _chosen(folder)[1:] == ("LitTransfer", ["ImageFolderDataModule with LitTransfer (--model overrules)"])
+
+
+def test_each_kind_of_data_that_a_model_follows_from_exists() -> None:
+    assert {*FOLLOWING} <= {*datamodules.__all__}
+    assert {*FOLLOWING.values()} <= {*lit_models.__all__}
 
 
 B1: dict[str, Any] = {"backbone": "efficientnet_b1", "weights": "IMAGENET1K_V1", "lr": 0.1}
@@ -123,12 +196,12 @@ def test_from_the_command_line_to_a_prediction(run: Run, photos: Path, tmp_path:
     ("line", "answer"),
     [
         (
-            "--data TextCorpusDataModule",
+            "--model LitMLP --data TextCorpusDataModule",
             "--model LitMLP: it cannot read running text, which these data are (TextCorpusDataModule); give --model "
             "LitGPT.",
         ),
         (
-            "--data TextCSVDataModule --data.path nothing.csv",
+            "--model LitMLP --data TextCSVDataModule --data.path nothing.csv",
             "--model LitMLP: it cannot read labeled texts, which these data are (TextCSVDataModule); give --model "
             "LitTextClassifier.",
         ),

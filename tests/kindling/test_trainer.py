@@ -161,5 +161,5 @@ def test_one_batch_can_be_overfitted(run: Run) -> None:
 
 def test_a_stream_has_no_batch_to_overfit(mistake: Callable[[str], str], tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"{i},{i % 5}.5\n" for i in range(400)))
-    line = f"--data CSVDataModule --data.path {tmp_path}/t.csv --data.streaming true --overfit_batches 1"
+    line = f"--model LitMLP --data CSVDataModule --data.path {tmp_path}/t.csv --data.streaming true --overfit_batches 1"
     assert "--overfit_batches: a stream has no batches to come back to" in mistake(line)

@@ -131,7 +131,7 @@ def test_numbers_that_are_encoded_already_are_taken_as_they_are(make: Make) -> N
 
 def test_a_path_is_all_that_a_default_run_needs(run: Run, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(workdir / "table.csv", table())
-    cli = run("--data CSVDataModule --data.path table.csv --max_epochs 2")
+    cli = run("--model LitMLP --data CSVDataModule --data.path table.csv --max_epochs 2")
     said = capsys.readouterr().out
     assert "y is predicted as one of no, yes (binary, inferred)" in said
     data = cli.datamodule
@@ -152,7 +152,7 @@ def test_a_path_is_all_that_a_default_run_needs(run: Run, workdir: Path, capsys:
 def test_the_front_door_predicts_another_table_with_what_was_fitted(run: Run, workdir: Path) -> None:
     write(workdir / "table.csv", table())
     rows = table(40, seed=1)
-    run("--data CSVDataModule --data.path table.csv --max_epochs 1 --data.exclude [group]")
+    run("--model LitMLP --data CSVDataModule --data.path table.csv --max_epochs 1 --data.exclude [group]")
     checkpoint = "runs/LitMLP-CSVDataModule/version_0/checkpoints/best.ckpt"
     found = []
     for made in (rows, shuffled(rows)[:11]):
@@ -166,7 +166,7 @@ def test_the_front_door_predicts_another_table_with_what_was_fitted(run: Run, wo
 
 def test_titanic_as_it_is(run: Run, data_dir: str) -> None:
     path = f"{data_dir}/tabular/titanic.csv"
-    cli = run(f"--data CSVDataModule --data.path {path} --data.target Survived --max_epochs 2")
+    cli = run(f"--model LitMLP --data CSVDataModule --data.path {path} --data.target Survived --max_epochs 2")
     data = cli.datamodule
     assert isinstance(data, CSVDataModule)
     assert (data.task, data.key_column) == ("binary", "PassengerId")
@@ -184,7 +184,7 @@ def test_a_run_is_not_resumed_with_rows_held_out_by_something_else(
     run: Run, workdir: Path, capsys: pytest.CaptureFixture[str], option: str, other: str
 ) -> None:
     write(workdir / "table.csv", table())
-    run("--data CSVDataModule --data.path table.csv --max_epochs 1 --data.exclude [group,day]")
+    run("--model LitMLP --data CSVDataModule --data.path table.csv --max_epochs 1 --data.exclude [group,day]")
     capsys.readouterr()
     last = "runs/LitMLP-CSVDataModule/version_0/checkpoints/last.ckpt"
     with pytest.raises(SystemExit):
@@ -194,7 +194,7 @@ def test_a_run_is_not_resumed_with_rows_held_out_by_something_else(
 
 def test_a_flag_beside_a_checkpoint_does_not_ask_for_the_path_again(run: Run, workdir: Path) -> None:
     write(workdir / "table.csv", table())
-    run("--data CSVDataModule --data.path table.csv --max_epochs 1")
+    run("--model LitMLP --data CSVDataModule --data.path table.csv --max_epochs 1")
     cli = run("test --ckpt_path runs/LitMLP-CSVDataModule/version_0/checkpoints/best.ckpt --data.batch_size 32")
     data = cli.datamodule
     assert isinstance(data, CSVDataModule)
@@ -206,7 +206,7 @@ def test_training_goes_on_with_another_table_as_with_any(
 ) -> None:
     write(workdir / "table.csv", table())
     write(workdir / "more.csv", table(120, seed=3))
-    run("--data CSVDataModule --data.path table.csv --max_epochs 1")
+    run("--model LitMLP --data CSVDataModule --data.path table.csv --max_epochs 1")
     capsys.readouterr()
     last = "runs/LitMLP-CSVDataModule/version_0/checkpoints/last.ckpt"
     cli = run(f"--ckpt_path {last} --max_epochs 2 --data.path more.csv")
@@ -241,7 +241,7 @@ def test_cross_validation_tests_every_row_once_and_says_mean_and_spread(
     write(workdir / "table.csv", table())
     Tested.seen.clear()
     run(
-        "cross_validate --data CSVDataModule --data.path table.csv --data.num_folds 3 --max_epochs 1 "
+        "cross_validate --model LitMLP --data CSVDataModule --data.path table.csv --data.num_folds 3 --max_epochs 1 "
         f"--data.streaming {streaming} --trainer.callbacks+={__name__}.Tested"
     )
     assert sorted(Tested.seen) == list(range(90))
@@ -303,7 +303,7 @@ def test_keys_of_a_parquet_file_are_kept_as_they_are(run: Run, workdir: Path) ->
     ids = [decimal.Decimal(12345678900 + i) for i in range(40)]
     table = pa.table({"id": ids, "a": [1.0, 2.0, 3.0, 4.0] * 10, "y": ["no", "yes"] * 20})
     pq.write_table(table, workdir / "t.parquet")
-    run("--data CSVDataModule --data.path t.parquet --data.key_column id --max_epochs 1")
+    run("--model LitMLP --data CSVDataModule --data.path t.parquet --data.key_column id --max_epochs 1")
     run("predict --ckpt_path runs/LitMLP-CSVDataModule/version_0/checkpoints/best.ckpt")
     rows = Path("predictions.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == [str(number) for number in ids]

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from datamodules import DataError
-from datamodules.tables import dialect
-from datamodules.tables.dialect import Dialect, beginning, complete, decoded, header, rows
+from datamodules.tables import encodings
+from datamodules.tables.dialect import Dialect, beginning, complete, header, rows
+from datamodules.tables.encodings import decoded
 
 PLAIN = "color,size\nred,1\nblue,2\n"
 
@@ -178,7 +179,7 @@ def test_a_sample_that_ends_anywhere_gives_the_same_dialect(file: Path, monkeypa
     _write(file, "größe;café\n" + '1,5;"é;é"\n2,5;中\n' * 10)
     whole = complete(file, Dialect())
     for size in range(60, 120):
-        monkeypatch.setattr(dialect, "SAMPLE", size)
+        monkeypatch.setattr(encodings, "SAMPLE", size)
         assert complete(file, Dialect()) == whole, size
 
 
@@ -212,7 +213,7 @@ LONG = "".join(f"é中😀{i}\r\n" for i in range(300))
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "gb18030"])
 @pytest.mark.parametrize("size", [7, 64, 10**6])
 def test_parts_together_are_the_text(file: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, size: int) -> None:
-    monkeypatch.setattr(dialect, "SAMPLE", size)
+    monkeypatch.setattr(encodings, "SAMPLE", size)
     _write(file, LONG.encode(encoding))
     assert "".join(decoded(file, encoding)) == LONG
     _write(file, gzip.compress(LONG.encode(encoding)))
@@ -222,7 +223,7 @@ def test_parts_together_are_the_text(file: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_beginning_is_all_or_not(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write(file, LONG)
     assert beginning(file, None) == ("utf-8-sig", LONG, True)
-    monkeypatch.setattr(dialect, "SAMPLE", 64)
+    monkeypatch.setattr(encodings, "SAMPLE", 64)
     encoding, text, is_whole = beginning(file, "UTF8")
     assert (encoding, is_whole) == ("utf-8-sig", False)
     assert LONG.startswith(text)
@@ -235,7 +236,7 @@ def test_a_beginning_is_all_or_not(file: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_wrong_byte_is_found_by_its_offset(
     file: Path, monkeypatch: pytest.MonkeyPatch, size: int, mark: bytes, tail: bytes
 ) -> None:
-    monkeypatch.setattr(dialect, "SAMPLE", size)
+    monkeypatch.setattr(encodings, "SAMPLE", size)
     content = mark + LONG.encode() + b"caf"
     _write(file, content + tail)
     with pytest.raises(DataError) as error:

@@ -11,7 +11,8 @@ import pytest
 
 from datamodules import DataError
 from datamodules.tables import reader as parsing
-from datamodules.tables.dialect import MISSING, SAMPLE, Dialect, complete, header
+from datamodules.tables.dialect import MISSING, Dialect, complete, header
+from datamodules.tables.encodings import SAMPLE
 from datamodules.tables.reader import batches, check_same_columns, column_types, join, parse
 
 

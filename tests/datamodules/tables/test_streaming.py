@@ -248,7 +248,7 @@ def _runs(run: Run, flags: str, step: int, resumed: str) -> list[dict[str, Tenso
 
 FLAGS = (
     "--data CSVDataModule --data.path table.parquet --data.streaming true --data.batch_size 32 --max_epochs 3 "
-    "--model.hidden [16] --model.dropout 0.3 --model.scheduler one-cycle"
+    "--model LitMLP --model.hidden [16] --model.dropout 0.3 --model.scheduler one-cycle"
 )
 
 
@@ -376,7 +376,7 @@ def test_fewer_row_groups_than_processes_are_refused(workdir: Path, monkeypatch:
 def test_two_processes_stream_together(path: str, workdir: Path) -> None:
     line = (
         f"{ROOT}/train.py --data CSVDataModule --data.path {path} --data.streaming true --data.batch_size 16 "
-        "--accelerator cpu --devices 2 --strategy ddp --max_epochs 2"
+        "--model LitMLP --accelerator cpu --devices 2 --strategy ddp --max_epochs 2"
     )
     done = subprocess.run(
         [sys.executable, *line.split()],

@@ -72,6 +72,7 @@ def test_a_folder_is_read_in_sorted_order_however_deep(tmp_path: Path) -> None:
         ("für\n".encode(), None, "für\n"),
         (b"\xef\xbb\xbf" + "für\n".encode(), None, "für\n"),
         ("für\n".encode("utf-16"), None, "für\n"),
+        ("für\n".encode("latin-1"), None, "für\n"),
         ("für\n".encode("latin-1"), "latin-1", "für\n"),
         ("für\n".encode("latin-1"), "latin1", "für\n"),
         ("日本\n".encode("gb18030"), "gb18030", "日本\n"),
@@ -93,8 +94,8 @@ def test_a_text_is_read_however_it_is_written(
     [
         (b"", None, "t.txt: the file is empty"),
         (b"\x7fELF\x02\x01\x01\0\0\0", None, "t.txt: this is not text"),
-        (b"one\ncaf\xe9\n", None, "t.txt, line 2: byte 0xe9 at offset 7 is not utf-8; give `encoding`"),
-        (b"a" * 500_000 + b"\n\xff", None, "t.txt, line 2: byte 0xff at offset 500001 is not utf-8"),
+        (b"\xc3\xa9\xc3\xa9\ncaf\xe9\n", None, "t.txt, line 2: byte 0xe9 at offset 8 is not utf-8; give `encoding`"),
+        (b"\xc3\xa9" * 250_000 + b"\n\xff", None, "t.txt, line 2: byte 0xff at offset 500001 is not utf-8"),
         (b"\xef\xbb\xbfabc\xff", None, "line 1: byte 0xff at offset 6"),
         ("ж".encode(), "ascii", "byte 0xd0 at offset 0 is not ascii"),
         (b"a", "utf-88", "encoding='utf-88': Python knows no such encoding."),

@@ -238,9 +238,11 @@ def test_an_encoding_is_that_of_one_file(
     run(f"test --ckpt_path {TRAINED} --data.path new.txt")
     run(f"predict --ckpt_path {TRAINED} --data.path new.txt")
     assert "caf\u00e9" in Path("predictions.csv").read_text(encoding="utf-8")
-    said = _refused(run, f"predict --ckpt_path {TRAINED} --data.path other.txt", capsys)
-    assert "is not utf-8; give --data.encoding" in said
-    run(f"predict --ckpt_path {TRAINED} --data.path other.txt --data.encoding latin-1")
+    capsys.readouterr()
+    run(f"predict --ckpt_path {TRAINED} --data.path other.txt")
+    assert "other.txt is not UTF-8, and read as cp1252, as detected ('s\u00e9')" in capsys.readouterr().out
+    said = _refused(run, f"predict --ckpt_path {TRAINED} --data.path other.txt --data.encoding ascii", capsys)
+    assert "is not ascii; give --data.encoding" in said
 
 
 def test_a_state_imports_no_function_that_the_constructor_does_not_name(

@@ -1,6 +1,7 @@
 """Pretrained weights: how they are named, found, read and loaded."""
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
@@ -12,7 +13,8 @@ from torch import Tensor
 from torchvision import models
 
 from lit_models import LitConvNet, LitTransfer, ModelError
-from lit_models.modules.backbones import FILES, is_file, read_weights, torchvision_weights
+from lit_models.modules import backbones
+from lit_models.modules.backbones import FILES, is_file, read_weights, torchvision_weights, why_unavailable
 from tests.helpers.front_door import Run
 from tests.helpers.trainers import quiet_trainer
 from tests.helpers.transfer import (
@@ -262,3 +264,40 @@ def test_a_failed_download_says_where_to_put_the_file(
     model = run(line).model
     assert isinstance(model, LitTransfer)
     assert is_equal_to(backbone_state(model), learned)
+
+
+def _answer(kind: str) -> Callable[..., object]:
+    """Return what takes the place of a request to a server that answers in some way."""
+
+    def answer(*_: object, **__: object) -> object:
+        if kind == "hangs":
+            time.sleep(1)
+        if kind == "absent":
+            raise URLError("Name or service not known")
+        return open("/dev/null", "rb")
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("there", ""),
+        ("absent", "resnet18-f37072fd.pth is not in {folder}, and cannot be downloaded: Name or service not known"),
+        ("hangs", "resnet18-f37072fd.pth is not in {folder}, and cannot be downloaded: no answer in 0.1 s"),
+    ],
+)
+def test_whether_weights_can_be_had_is_known_soon(kind: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "urlopen", _answer(kind))
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    assert why_unavailable("resnet18", seconds=0.1 if kind == "hangs" else 5.0) == reason.format(folder=folder)
+
+
+def test_weights_that_are_here_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "urlopen", _answer("absent"))
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "resnet18-f37072fd.pth").touch()
+    assert why_unavailable("resnet18") == ""
+    with pytest.raises(ModelError, match="did you mean"):
+        why_unavailable("resnet19")
