@@ -14,7 +14,9 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from datamodules import DataModule
 from kindling.arguments import CROSS_VALIDATE, SUBCOMMANDS, expand, value_of
-from kindling.callbacks import BestCheckpoint, EarlyStopping, RunSummary, TextSamples
+from kindling.answer import entries, table, verdict, with_intervals
+from kindling.baselines import measure
+from kindling.callbacks import BestCheckpoint, EarlyStopping, MetricIntervals, RunSummary, TextSamples
 from kindling.callbacks.summary import log_hyperparameters
 from kindling.checkpoints import Checkpoint, find_checkpoint, import_named, newest_checkpoint, read_trusted
 from kindling.compatibility import hold_out, init_args, link, load_data_state, prepare, without_inferred
@@ -27,6 +29,11 @@ from lit_models import LitModule
 
 CLASSES = {"model": {"class_path": "lit_models.LitMLP"}, "data": {"class_path": "datamodules.DigitsDataModule"}}
 NEWEST = ("best", "last")  # what `--ckpt_path` may name instead of a file
+SWITCHES = {
+    "baselines": "Whether simple models are fitted after the test, on the same split, to be compared with.",
+    "doctor": "Whether data are checked before the first step for what makes results wrong.",
+}
+BASELINES = 0.8  # of the seconds of a fit, that baselines may take
 MAX_EPOCHS = 30  # unless --max_epochs, --max_steps or --max_time says otherwise
 
 
@@ -44,7 +51,7 @@ class KindlingCLI(LightningCLI):
         self._folder: Path | None = None
         self._fold = fold
         self._saved = Checkpoint({}, "", None)
-        self.summary = RunSummary()
+        self.summary, self.intervals = RunSummary(), MetricIntervals()
         try:
             super().__init__(
                 args=args,
@@ -80,6 +87,8 @@ class KindlingCLI(LightningCLI):
         parser.add_lightning_class_args(EarlyStopping, "early_stopping", subclass_mode=True, required=False)
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(TextSamples, "samples")
+        for name, what in SWITCHES.items():
+            parser.add_argument(f"--{name}", type=bool, default=True, help=what)
         parser.set_defaults({**CLASSES, "early_stopping": {"class_path": "kindling.callbacks.EarlyStopping"}})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401  # Lightning's type
@@ -189,6 +198,7 @@ class KindlingCLI(LightningCLI):
             folder = new_folder(root, f"{type(self.model).__name__}-{type(self.datamodule).__name__}")
             self._folder, kwargs["default_root_dir"] = folder, str(folder)
         callbacks = make_callbacks(subcommand, made, self.model, folder, logs)
+        self.intervals = next((found for found in callbacks if isinstance(found, MetricIntervals)), self.intervals)
         if fits:
             self.summary = next(callback for callback in callbacks if isinstance(callback, RunSummary))
         if fits and folder is not None and is_first_process():
@@ -219,8 +229,35 @@ class KindlingCLI(LightningCLI):
             trainer.test(self.model, self.datamodule, ckpt_path=best or None, verbose=False, weights_only=True)
         else:
             log_hyperparameters(trainer, self.model)
-        if trainer.is_global_zero and self._fold is None:
-            print_next_steps(trainer, best)
+        if trainer.is_global_zero:
+            compared, answer = self._compare()
+            if self._fold is None:
+                print_next_steps(trainer, best, self.intervals.intervals, compared)
+                print(*answer, sep="\n", end="\n" * bool(answer))
+
+    def _compare(self) -> tuple[list[str], list[str]]:
+        """Add intervals and baselines to the summary; return what is said beside the metrics, and at the end."""
+        measured, config, trainer = self.intervals, self._config, self.trainer
+        if measured.outcome is None:
+            return [], []
+        self.summary.add(trainer, test_intervals=measured.intervals)
+        is_trial = config.trainer.overfit_batches or not config.baselines
+        if is_trial or not isinstance(self.datamodule, DataModule):
+            return [], []
+        if measured.rows is None:
+            return ["  no baselines, as the table is streamed"], []
+        seconds = BASELINES * self.summary.summary.get("seconds", 0.0)
+        found, left_out = measure(self.datamodule, measured.outcome, measured.rows, seconds)
+        names = [name for name in trainer.callback_metrics if name.startswith("test_")]
+        self.summary.add(trainer, baselines=entries(found, names))
+        return table(found, left_out, names), verdict(measured.outcome, found)
+
+    def after_test(self) -> None:
+        """Print the metrics with their intervals."""
+        found = self.intervals.intervals
+        if found and self.trainer.is_global_zero:
+            metrics = {name: float(self.trainer.callback_metrics[name]) for name in found}
+            print("with 95 % intervals:", *with_intervals(metrics, found), sep="  ")
 
 
 def _is_of_parser(error: BaseException) -> bool:

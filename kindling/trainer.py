@@ -59,7 +59,7 @@ def make_callbacks(
             ours.append(stock.LearningRateMonitor(logging_interval="epoch"))
     if subcommand in ("fit", "test"):
         tested = None if subcommand == "fit" else folder
-        ours += [own.MistakeGrid(tested), own.EmbeddingProjector(tested)]
+        ours += [own.MetricIntervals(), own.MistakeGrid(tested), own.EmbeddingProjector(tested)]
     if subcommand == "predict":
         ours.append(own.PredictionWriter("predictions.csv"))
     # The best checkpoint comes before any other, so that "best" means it.

@@ -2,6 +2,7 @@
 
 from kindling.callbacks.checkpoints import BestCheckpoint, EarlyStopping, LastCheckpoint
 from kindling.callbacks.figures import EmbeddingProjector, MistakeGrid
+from kindling.callbacks.intervals import MetricIntervals
 from kindling.callbacks.layer_statistics import LayerStatistics
 from kindling.callbacks.predictions import PredictionWriter
 from kindling.callbacks.progress import ProgressBar
@@ -16,6 +17,7 @@ __all__ = [
     "LastCheckpoint",
     "LayerStatistics",
     "MaxStepsCheckpointing",
+    "MetricIntervals",
     "MistakeGrid",
     "PredictionWriter",
     "ProgressBar",
