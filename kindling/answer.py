@@ -1,4 +1,4 @@
-"""What is said after a test: metrics with their intervals, baselines beside them, and what it means if one is better."""
+"""What is said after a test: metrics with their intervals, baselines beside them, and what a better one means."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -250,9 +250,7 @@ def _of_texts(kind: Kind) -> Any:  # noqa: ANN401  # a model of scikit-learn, as
     from sklearn.pipeline import make_pipeline
 
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN, dtype=np.float32)
-    return make_pipeline(
-        words, Ridge() if kind == "regression" else LogisticRegression(C=10, max_iter=300, tol=1e-3)
-    )
+    return make_pipeline(words, Ridge() if kind == "regression" else LogisticRegression(C=10, max_iter=300, tol=1e-3))
 
 
 def _linear(kind: Kind, inputs: Inputs) -> Any:  # noqa: ANN401

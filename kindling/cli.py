@@ -13,10 +13,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from datamodules import DataModule
-from kindling.arguments import CROSS_VALIDATE, SUBCOMMANDS, expand, value_of
 from kindling.answer import entries, table, verdict, with_intervals
+from kindling.arguments import CROSS_VALIDATE, SUBCOMMANDS, expand, value_of
 from kindling.baselines import measure
-from kindling.callbacks import BestCheckpoint, EarlyStopping, MetricIntervals, RunSummary, TextSamples
+from kindling.callbacks import BestCheckpoint, Doctor, EarlyStopping, MetricIntervals, RunSummary, TextSamples
 from kindling.callbacks.summary import log_hyperparameters
 from kindling.checkpoints import Checkpoint, find_checkpoint, import_named, newest_checkpoint, read_trusted
 from kindling.compatibility import hold_out, init_args, link, load_data_state, prepare, without_inferred
@@ -33,7 +33,7 @@ SWITCHES = {
     "baselines": "Whether simple models are fitted after the test, on the same split, to be compared with.",
     "doctor": "Whether data are checked before the first step for what makes results wrong.",
 }
-BASELINES = 0.8  # of the seconds of a fit, that baselines may take
+BASELINES, LABELS = 0.8, 0.2  # of the seconds of a fit, that baselines and the check of labels may take
 MAX_EPOCHS = 30  # unless --max_epochs, --max_steps or --max_time says otherwise
 
 
@@ -197,8 +197,10 @@ class KindlingCLI(LightningCLI):
         if not config.fast_dev_run and (fits or (logs and folder is None)):
             folder = new_folder(root, f"{type(self.model).__name__}-{type(self.datamodule).__name__}")
             self._folder, kwargs["default_root_dir"] = folder, str(folder)
+        made.doctor = made.doctor and self._fold in (None, 0)  # the data are the same in all folds
         callbacks = make_callbacks(subcommand, made, self.model, folder, logs)
         self.intervals = next((found for found in callbacks if isinstance(found, MetricIntervals)), self.intervals)
+        self.doctor = next((found for found in callbacks if isinstance(found, Doctor)), None)
         if fits:
             self.summary = next(callback for callback in callbacks if isinstance(callback, RunSummary))
         if fits and folder is not None and is_first_process():
@@ -231,6 +233,8 @@ class KindlingCLI(LightningCLI):
             log_hyperparameters(trainer, self.model)
         if trainer.is_global_zero:
             compared, answer = self._compare()
+            if self.doctor is not None:
+                compared += self.doctor.check_labels(self.datamodule, LABELS * self.summary.summary.get("seconds", 0.0))
             if self._fold is None:
                 print_next_steps(trainer, best, self.intervals.intervals, compared)
                 print(*answer, sep="\n", end="\n" * bool(answer))

@@ -52,6 +52,8 @@ def make_callbacks(
         ours.append(own.ProgressBar())
     if subcommand == "fit":
         ours += [own.MaxStepsCheckpointing(), own.RNGState(), own.RunSummary(folder), made.samples]
+        if made.doctor and folder is not None:
+            ours.append(own.Doctor(folder))
         if made.early_stopping is not None:
             ours.append(made.early_stopping)
         # A constant learning rate needs no curve.

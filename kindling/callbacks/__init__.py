@@ -1,6 +1,7 @@
 """Lightning callbacks: checkpoints, progress, random states, figures in TensorBoard, and prediction files."""
 
 from kindling.callbacks.checkpoints import BestCheckpoint, EarlyStopping, LastCheckpoint
+from kindling.callbacks.doctor import Doctor
 from kindling.callbacks.figures import EmbeddingProjector, MistakeGrid
 from kindling.callbacks.intervals import MetricIntervals
 from kindling.callbacks.layer_statistics import LayerStatistics
@@ -12,6 +13,7 @@ from kindling.callbacks.summary import RunSummary
 
 __all__ = [
     "BestCheckpoint",
+    "Doctor",
     "EarlyStopping",
     "EmbeddingProjector",
     "LastCheckpoint",
