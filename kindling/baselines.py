@@ -138,8 +138,8 @@ def _splits(data: Any) -> Iterator[Any]:  # noqa: ANN401  # whatever has splits 
 
 def _targets(data: Any, kind: Kind) -> NDArray[Any]:  # noqa: ANN401
     """Return the targets of the training and validation samples, in their order."""
-    y = torch.cat([split.samples.y[split.indices].flatten(1 if kind == "regression" else 0) for split in _splits(data)])
-    return y.numpy()
+    y = torch.cat([split.samples.y[split.indices] for split in _splits(data)])
+    return y.numpy() if kind == "regression" else y.flatten().numpy()
 
 
 def gather(data: Any, rows: Rows, targets: NDArray[Any], counted: NDArray[np.bool_]) -> Inputs | None:  # noqa: ANN401

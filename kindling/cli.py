@@ -233,8 +233,8 @@ class KindlingCLI(LightningCLI):
             log_hyperparameters(trainer, self.model)
         if trainer.is_global_zero:
             compared, answer = self._compare()
-            if self.doctor is not None:
-                compared += self.doctor.check_labels(self.datamodule, LABELS * self.summary.summary.get("seconds", 0.0))
+            seconds = LABELS * self.summary.summary.get("seconds", 0.0)
+            compared += [] if self.doctor is None else self.doctor.check_labels(self.datamodule, seconds)
             if self._fold is None:
                 print_next_steps(trainer, best, self.intervals.intervals, compared)
                 print(*answer, sep="\n", end="\n" * bool(answer))
@@ -275,10 +275,12 @@ def _name(config: Any) -> str:  # noqa: ANN401  # a dict or a Namespace
 def _cross_validate(args: list[str]) -> KindlingCLI:
     """Fit once for every fold, and print the mean and the spread of what each is measured by."""
     measured: list[dict[str, float]] = []
+    baselines: list[dict[str, dict[str, float]]] = []
     while True:
         cli = KindlingCLI(args, fold=len(measured))
         # The fold is the test split, or the validation split where the data have a test split of their own.
         measured.append(cli.summary.summary.get("test" if cli.datamodule.tests_fold else "best", {}))
+        baselines.append(cli.summary.summary.get("baselines", {}) if cli.datamodule.tests_fold else {})
         num_folds = cli.datamodule.num_folds
         if is_first_process():
             print(f"fold {len(measured)} of {num_folds}:", *(f"{k} {v:.4g}" for k, v in measured[-1].items()), sep="  ")
@@ -287,10 +289,18 @@ def _cross_validate(args: list[str]) -> KindlingCLI:
     if is_first_process() and measured[0]:
         print(f"mean and standard deviation over {len(measured)} folds")
         for name in measured[0]:
-            found = [metrics[name] for metrics in measured if name in metrics]
-            spread = f" +- {stdev(found):.2g}" if len(found) > 1 else ""
-            print(f"  {name:<12} {fmean(found):.4g}{spread}")
+            print(f"  {name:<12} {_mean([metrics[name] for metrics in measured if name in metrics])}")
+        for name in reversed(baselines[0]):
+            folds = [found[name] for found in baselines if name in found]
+            if len(folds) == len(measured):  # the commonest class may be another in each fold
+                means = [f"{of} {_mean([fold[of] for fold in folds])}" for of in measured[0] if of in folds[0]]
+                print(f"  baseline {name:<{max(map(len, baselines[0]))}}", *means, sep="  ")
     return cli
+
+
+def _mean(values: list[float]) -> str:
+    """Return the mean of the folds, and their standard deviation."""
+    return f"{fmean(values):.4g}" + (f" +- {stdev(values):.2g}" if len(values) > 1 else "")
 
 
 def main(args: list[str] | None = None) -> KindlingCLI:

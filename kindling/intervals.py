@@ -267,5 +267,6 @@ def _area(counts: Integers) -> Floats:
     """Compute areas from counts, `(R, 2 * scores)`, of both classes for each score, in rising order."""
     negative, positive = counts[:, 0::2].astype(np.float64), counts[:, 1::2].astype(np.float64)
     below = np.cumsum(negative, axis=1) - negative / 2
-    areas: Floats = (positive * below).sum(1) / (positive.sum(1) * negative.sum(1))
+    with np.errstate(invalid="ignore"):  # there is none of one class
+        areas: Floats = (positive * below).sum(1) / (positive.sum(1) * negative.sum(1))
     return areas

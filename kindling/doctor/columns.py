@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ NUMBERS = 2_000_000  # of the matrix that is judged
 FEWEST = 30  # rows, of which half are predicted from the other half
 PERFECT = 0.985  # share of the variance, or of the errors of always guessing the commonest class, that is explained
 ALIKE = 0.1  # correlation of the targets of neighbors in time above which they are alike
+FLAG = "whether ", " is missing"  # around the name of a column
 BIRTH = re.compile(r"birth|born|dob\b", re.IGNORECASE)
 
 
@@ -32,32 +34,22 @@ def find_leaks(data: CSVDataModule) -> list[Finding]:
     x, y = (part.numpy() for part in samples[indices[order]])
     if len(y) < FEWEST:
         return []
-    classes = data.class_names is not None
-    scores = {name: alone(x[:, at], y, classes) for at, name in enumerate(names)}
     found = []
-    for name, score in scores.items():
-        if score < PERFECT:
+    for at, name in enumerate(names):
+        if alone(x[:, at], y, data.class_names is not None) < PERFECT:
             continue
-        what = f"{name} alone predicts {data.target_column} almost perfectly ({_said(score, classes)} of other rows)"
-        column = name.removeprefix("whether ").removesuffix(" is missing") if name not in _columns(data) else name
-        remedy = f"if it is not known before {data.target_column} is, leave it out: --data.exclude+={column}"
-        found.append(Finding("leak", "high", [], what, remedy))
+        column = name.removeprefix(FLAG[0]).removesuffix(FLAG[1])
+        what = f"{name} alone predicts {data.target_column} almost perfectly"
+        remedy = f"if it is known only afterwards, leave it out: --data.exclude {shlex.quote(f'[{column}]')}"
+        found.append(Finding("leak", "high", [column], what, remedy))
     return found
-
-
-def _said(score: float, classes: bool) -> str:
-    return f"{score:.1%} of what guessing gets wrong" if classes else f"R2 {score:.3f}"
-
-
-def _columns(data: CSVDataModule) -> set[str]:
-    return {column.name for column in data.columns.columns}
 
 
 def feature_names(data: CSVDataModule) -> list[str]:
     """Return what each number of an encoded row is."""
     columns = data.columns
     names = [column.name for column in columns.numbers]
-    names += [f"whether {column.name} is missing" for column in columns.flagged]
+    names += [f"{FLAG[0]}{column.name}{FLAG[1]}" for column in columns.flagged]
     return names + [column.name for column in columns.categories]
 
 
@@ -70,7 +62,7 @@ def alone(x: NDArray[Any], y: NDArray[Any], classes: bool) -> float:
         classes: Whether they are classes.
 
     Returns:
-        The share of the variance, or of the errors of always guessing the commonest class, that it explains; 1 is
+        The share of the variance of the target's ranks, as few large values would decide, or of the errors of always guessing the commonest class, that it explains; 1 is
         perfect. 0 or less where the target hardly varies in these rows.
     """
     half = len(y) // 2
@@ -85,10 +77,19 @@ def alone(x: NDArray[Any], y: NDArray[Any], classes: bool) -> float:
         commonest = np.bincount(y[:half]).argmax()
         wrong = int((truth != commonest).sum())
         return 1 - (guess != truth).sum() / wrong if wrong >= 5 else 0.0
+    y = ranks(y)
+    truth = y[half:]
     means = np.bincount(place, y[:half]) / np.bincount(place)
     error = np.square(np.interp(new, known, means) - truth).sum()
     spread = np.square(truth - truth.mean()).sum()
     return float(1 - error / spread) if spread > 0 else 0.0
+
+
+def ranks(y: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the rank of each value, `(n,)`, from 0; equal ones share their mean."""
+    _, place, counts = np.unique(y, return_inverse=True, return_counts=True)
+    middle: NDArray[np.float64] = np.cumsum(counts) - (counts + 1) / 2
+    return middle[place.reshape(-1)]
 
 
 def find_shared_identifiers(data: CSVDataModule) -> list[Finding]:
@@ -114,7 +115,7 @@ def find_shared_identifiers(data: CSVDataModule) -> list[Finding]:
         what = f"{name} has {size:,} values in {len(index):,} rows, and {shared:.0%} of the held-out rows share theirs "
         what += "with rows to train on"
         remedy = f"if new ones are to be predicted, hold out whole ones: --data.group_column {name}"
-        found.append(Finding("identifier", "medium", [], what, remedy))
+        found.append(Finding("identifier", "medium", [name], what, remedy))
     return found
 
 
@@ -140,14 +141,13 @@ def find_dates(data: CSVDataModule) -> list[Finding]:
         what = f"rows near in {column.name} ({first} to {last}) have a like {data.target_column} "
         what += f"(correlation {alike:.2f}), and a random split puts them on both sides"
         remedy = f"if later rows are to be predicted: --data.time_column {column.name}"
-        found.append(Finding("date", "medium", [], what, remedy))
+        found.append(Finding("date", "medium", [column.name], what, remedy))
     return found[:1]  # the others tell the same
 
 
 def neighbors_alike(y: NDArray[Any], classes: bool) -> float:
     """Return the correlation of the targets of neighbors, 0 to 1, from targets in their order, `(n,)`."""
-    # Ranks of values, as few large ones would decide.
-    y = y == np.bincount(y).argmax() if classes else np.argsort(np.argsort(y))
+    y = y == np.bincount(y).argmax() if classes else ranks(y)
     y = y - y.mean()
     total = np.square(y).sum()
     return float((y[:-1] * y[1:]).sum() / total) if total else 0.0

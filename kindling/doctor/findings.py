@@ -31,7 +31,8 @@ class Finding(NamedTuple):
     @property
     def line(self) -> str:
         """What is printed."""
-        where = f" ({listed(self.where)})" if self.where else ""
+        places = [place for place in self.where if place not in self.what]
+        where = f" ({listed(places)})" if places else ""
         return f"{self.check}: {self.what}{where}; {self.remedy}."
 
 

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 
 from datamodules import CSVDataModule, TextCSVDataModule
+from datamodules.sampler import Split
 from kindling.baselines import Clock, Inputs, Maker, makers, texts
 from kindling.doctor.findings import Finding
 
@@ -46,7 +47,7 @@ def find_suspects(data: LightningDataModule, seconds: float) -> list[Finding]:
     """
     if not isinstance(data, CSVDataModule | TextCSVDataModule) or data.class_names is None:
         return []
-    if "train" not in data.splits or not hasattr(data.splits["train"], "samples"):  # streamed
+    if not isinstance(data.splits["train"], Split):  # a stream
         return []
     clock, (samples, indices) = Clock(seconds), data.splits["train"]
     order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))[:MOST]
