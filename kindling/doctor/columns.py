@@ -19,7 +19,7 @@ from kindling.doctor.findings import Finding
 MOST = 20_000  # rows that a column is judged by, and fewer where there are many columns
 NUMBERS = 2_000_000  # of the matrix that is judged
 FEWEST = 30  # rows, of which half are predicted from the other half
-PERFECT = 0.985  # share of the variance, or of the errors of always guessing the commonest class, that is explained
+PERFECT = 0.985  # share of what is to be explained, from which a column predicts almost perfectly
 ALIKE = 0.1  # correlation of the targets of neighbors in time above which they are alike
 FLAG = "whether ", " is missing"  # around the name of a column
 BIRTH = re.compile(r"birth|born|dob\b", re.IGNORECASE)
@@ -62,8 +62,9 @@ def alone(x: NDArray[Any], y: NDArray[Any], classes: bool) -> float:
         classes: Whether they are classes.
 
     Returns:
-        The share of the variance of the target's ranks, as few large values would decide, or of the errors of always guessing the commonest class, that it explains; 1 is
-        perfect. 0 or less where the target hardly varies in these rows.
+        The share of the variance of the target's ranks (few large values would decide that of the values), or of the
+        errors of always guessing the commonest class, that it explains; 1 is perfect. 0 or less where the target hardly
+        varies in these rows.
     """
     half = len(y) // 2
     known, place = np.unique(x[:half], return_inverse=True)
