@@ -21,7 +21,7 @@ FOLDS = 5
 ROUNDS = 50  # of gradient boosting
 TRIED = 512  # samples of the fit that is timed
 COUNT = 10  # suspects that are named
-UNLIKELY = 0.05  # probability of a label below which it is suspect
+UNLIKELY = 0.1  # probability of a label below which it is suspect, as a share of what is usual for its class
 SKILL = 0.7  # share of the errors of always guessing the commonest class that a model avoids, if it may judge
 
 
@@ -79,6 +79,8 @@ def find_suspects(data: LightningDataModule, seconds: float) -> list[Finding]:
 def suspects(probabilities: NDArray[np.float64], y: NDArray[Any]) -> list[tuple[int, int, float]]:
     """Return the most suspect labels, the worst first: the sample, the class that is expected, and its probability.
 
+    Probabilities are compared with the usual ones of their classes, as those of a rare class are always small.
+
     Args:
         probabilities: Of each class, `(n, K)`, from models that never saw the sample.
         y: The labels, `(n,)`.
@@ -89,8 +91,9 @@ def suspects(probabilities: NDArray[np.float64], y: NDArray[Any]) -> list[tuple[
     likely = np.where((probabilities >= usual) & (sizes > 0), probabilities, 0.0)
     other = likely.argmax(1)
     share = likely[np.arange(len(y)), other]
-    wrong = ((share > 0) & (other != y) & (own < UNLIKELY)).nonzero()[0]
-    worst = wrong[np.argsort((own - share)[wrong], kind="stable")][:COUNT]
+    usual = np.maximum(usual, 1e-9)
+    wrong = ((share > 0) & (other != y) & (own < UNLIKELY * usual[y])).nonzero()[0]
+    worst = wrong[np.argsort((own / usual[y] - share / usual[other])[wrong], kind="stable")][:COUNT]
     return [(int(at), int(other[at]), float(share[at])) for at in worst]
 
 
