@@ -110,7 +110,7 @@ def test_a_run_ends_with_an_honest_answer(
     assert last[0].startswith("A baseline is better: gradient boosting, test_acc 0.9")
     assert last[1].startswith("As it stands, this model is not worth its effort")
     capsys.readouterr()
-    run(f"test --ckpt_path {cli.trainer.checkpoint_callback.best_model_path}")
+    run(f"test --ckpt_path {summary['best_checkpoint']}")
     tested = capsys.readouterr().out
     assert f"with 95 % intervals:  test_acc {summary['test']['test_acc']:.4f} ({low:.3f} to {high:.3f})" in tested
     assert "baseline" not in tested

@@ -74,7 +74,7 @@ def test_ignored_labels_do_not_count() -> None:
 @pytest.mark.parametrize("elsewhere", ["no", "test_path", "new"])
 def test_rows_of_a_group_are_drawn_together(tmp_path: Path, elsewhere: str) -> None:
     path, other = write(tmp_path / "t.csv", table(300)), write(tmp_path / "o.csv", table(120, seed=1))
-    more = {"test_path": other} if elsewhere == "test_path" else {}
+    more: dict[str, Any] = {"test_path": other} if elsewhere == "test_path" else {}
     data = CSVDataModule(path, group_column="group", key_column="id", cache_dir=str(tmp_path), **more)
     model = _model(data)
     if elsewhere == "new":

@@ -3,6 +3,7 @@
 import csv
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def _texts(size: int, start: int = 0) -> list[tuple[str, str]]:
 def test_texts_on_both_sides_are_named_by_their_lines(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text(lines(_texts(200)))
     (tmp_path / "test.txt").write_text(lines([*_texts(40, 900), *_texts(3), ("good", "so good"), ("bad", "so good")]))
-    options = {"test_path": str(tmp_path / "test.txt"), "val_fraction": 0.0, "cache_dir": str(tmp_path)}
+    options: dict[str, Any] = {"test_path": str(tmp_path / "test.txt"), "val_fraction": 0.0, "cache_dir": str(tmp_path)}
     (found,) = find_duplicates(TextCSVDataModule(str(tmp_path / "t.txt"), **options))
     assert found.where == ["line 41 = line 1", "line 42 = line 2", "line 43 = line 3"]
     (tmp_path / "test.txt").write_text(lines(_texts(40, 900)))
