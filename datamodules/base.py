@@ -194,6 +194,10 @@ class DataModule(AugmentingDataModule):
         columns = {f"probability_{name}": table[:, i].tolist() for i, name in enumerate(names)}
         return {"prediction": [names[i] for i in table.argmax(1).tolist()], **columns}
 
+    def groups(self, stage: Stage) -> Tensor | None:
+        """Return the group of each sample of a stage, `(N,)`, integers, where groups are held out whole; else None."""
+        return None
+
     def row_keys(self) -> dict[str, Iterator[Any]]:
         """Return the key columns of the predicted rows, in their order; without keys, none."""
         return {}

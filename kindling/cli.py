@@ -13,8 +13,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from datamodules import DataModule
+from kindling.answer import entries, table, verdict, with_intervals
 from kindling.arguments import CROSS_VALIDATE, SUBCOMMANDS, expand, peek
-from kindling.callbacks import BestCheckpoint, EarlyStopping, RunSummary, TextSamples
+from kindling.baselines import measure
+from kindling.callbacks import BestCheckpoint, Doctor, EarlyStopping, MetricIntervals, RunSummary, TextSamples
 from kindling.callbacks.summary import log_hyperparameters
 from kindling.checkpoints import Checkpoint, find_checkpoint, import_named, newest_checkpoint, read_trusted
 from kindling.compatibility import choose, hold_out, init_args, link, load_data_state, prepare, without_inferred
@@ -28,6 +30,11 @@ from lit_models.base import MAX_EPOCHS
 
 CLASSES = {"model": {"class_path": "lit_models.LitMLP"}, "data": {"class_path": "datamodules.DigitsDataModule"}}
 NEWEST = ("best", "last")  # what `--ckpt_path` may name instead of a file
+SWITCHES = {
+    "baselines": "Whether simple models are fitted after the test, on the same split, to be compared with.",
+    "doctor": "Whether data are checked before the first step for what makes results wrong.",
+}
+BASELINES, LABELS = 0.8, 0.2  # of the seconds of a fit, that baselines and the check of labels may take
 
 
 class KindlingCLI(LightningCLI):
@@ -45,7 +52,7 @@ class KindlingCLI(LightningCLI):
         self._fold = fold
         self._saved = Checkpoint({}, "", None)
         self._defaults: dict[str, Any] = CLASSES
-        self.summary = RunSummary()
+        self.summary, self.intervals = RunSummary(), MetricIntervals()
         try:
             super().__init__(
                 args=args,
@@ -81,6 +88,8 @@ class KindlingCLI(LightningCLI):
         parser.add_lightning_class_args(EarlyStopping, "early_stopping", subclass_mode=True, required=False)
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(TextSamples, "samples")
+        for name, what in SWITCHES.items():
+            parser.add_argument(f"--{name}", type=bool, default=True, help=what)
         parser.set_defaults({**CLASSES, "early_stopping": {"class_path": "kindling.callbacks.EarlyStopping"}})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401  # Lightning's type
@@ -194,7 +203,10 @@ class KindlingCLI(LightningCLI):
         if not config.fast_dev_run and (fits or (logs and folder is None)):
             folder = new_folder(root, f"{type(self.model).__name__}-{type(self.datamodule).__name__}")
             self._folder, kwargs["default_root_dir"] = folder, str(folder)
+        made.doctor = made.doctor and self._fold in (None, 0)  # the data are the same in all folds
         callbacks = make_callbacks(subcommand, made, self.model, folder, logs)
+        self.intervals = next((found for found in callbacks if isinstance(found, MetricIntervals)), self.intervals)
+        self.doctor = next((found for found in callbacks if isinstance(found, Doctor)), None)
         if fits:
             self.summary = next(callback for callback in callbacks if isinstance(callback, RunSummary))
         if fits and folder is not None and is_first_process():
@@ -230,8 +242,37 @@ class KindlingCLI(LightningCLI):
             trainer.test(self.model, self.datamodule, ckpt_path=best or None, verbose=False, weights_only=True)
         else:
             log_hyperparameters(trainer, self.model)
-        if trainer.is_global_zero and self._fold is None:
-            print_next_steps(trainer, best)
+        if trainer.is_global_zero:
+            compared, answer = self._compare()
+            seconds = LABELS * self.summary.summary.get("seconds", 0.0)
+            compared += [] if self.doctor is None else self.doctor.check_labels(self.datamodule, seconds)
+            if self._fold is None:
+                print_next_steps(trainer, best, self.intervals.intervals, compared)
+                print(*answer, sep="\n", end="\n" * bool(answer))
+
+    def _compare(self) -> tuple[list[str], list[str]]:
+        """Add intervals and baselines to the summary; return what is said beside the metrics, and at the end."""
+        measured, config, trainer = self.intervals, self._config, self.trainer
+        if measured.outcome is None:
+            return [], []
+        self.summary.add(trainer, test_intervals=measured.intervals)
+        is_trial = config.trainer.overfit_batches or not config.baselines
+        if is_trial or not isinstance(self.datamodule, DataModule):
+            return [], []
+        if measured.rows is None:
+            return ["  no baselines, as the table is streamed"], []
+        seconds = BASELINES * self.summary.summary.get("seconds", 0.0)
+        found, left_out = measure(self.datamodule, measured.outcome, measured.rows, seconds)
+        names = [name for name in trainer.callback_metrics if name.startswith("test_")]
+        self.summary.add(trainer, baselines=entries(found, names))
+        return table(found, left_out, names), verdict(measured.outcome, found)
+
+    def after_test(self) -> None:
+        """Print the metrics with their intervals."""
+        found = self.intervals.intervals
+        if found and self.trainer.is_global_zero:
+            metrics = {name: float(self.trainer.callback_metrics[name]) for name in found}
+            print("with 95 % intervals:", *with_intervals(metrics, found), sep="  ")
 
 
 def _is_of_parser(error: BaseException) -> bool:
@@ -245,10 +286,12 @@ def _name(config: Any) -> str:  # noqa: ANN401  # a dict or a Namespace
 def _cross_validate(args: list[str]) -> KindlingCLI:
     """Fit once for every fold, and print the mean and the standard deviation of each metric."""
     measured: list[dict[str, float]] = []
+    baselines: list[dict[str, dict[str, float]]] = []
     while True:
         cli = KindlingCLI(args, fold=len(measured))
         # The fold is the test split, or the validation split where the data have a test split of their own.
         measured.append(cli.summary.summary.get("test" if cli.datamodule.fold_is_test else "best", {}))
+        baselines.append(cli.summary.summary.get("baselines", {}) if cli.datamodule.fold_is_test else {})
         num_folds = cli.datamodule.num_folds
         if is_first_process():
             print(f"fold {len(measured)} of {num_folds}:", *(f"{k} {v:.4g}" for k, v in measured[-1].items()), sep="  ")
@@ -257,10 +300,18 @@ def _cross_validate(args: list[str]) -> KindlingCLI:
     if is_first_process() and measured[0]:
         print(f"mean and standard deviation over {len(measured)} folds")
         for name in measured[0]:
-            found = [metrics[name] for metrics in measured if name in metrics]
-            spread = f" +- {stdev(found):.2g}" if len(found) > 1 else ""
-            print(f"  {name:<12} {fmean(found):.4g}{spread}")
+            print(f"  {name:<12} {_mean([metrics[name] for metrics in measured if name in metrics])}")
+        for name in reversed(baselines[0]):
+            folds = [found[name] for found in baselines if name in found]
+            if len(folds) == len(measured):  # the commonest class may be another in each fold
+                means = [f"{of} {_mean([fold[of] for fold in folds])}" for of in measured[0] if of in folds[0]]
+                print(f"  baseline {name:<{max(map(len, baselines[0]))}}", *means, sep="  ")
     return cli
+
+
+def _mean(values: list[float]) -> str:
+    """Return the mean of the folds, and their standard deviation."""
+    return f"{fmean(values):.4g}" + (f" +- {stdev(values):.2g}" if len(values) > 1 else "")
 
 
 def main(args: list[str] | None = None) -> KindlingCLI:

@@ -157,6 +157,7 @@ def _flags() -> list[str]:
     groups: dict[str, type] = {**callbacks, "model": LitModule, "data": DataModule}
     nested = [f"{group}.{name}" for group, cls in groups.items() for name in options_of(cls)]
     single = ["config", "ckpt_path", "debug", "help", "print_config", "seed_everything", "optimizer", "lr_scheduler"]
+    single += ["baselines", "doctor"]
     return [*single, *groups, *nested, *TRAINER_FLAGS, *(f"trainer.{name}" for name in TRAINER_FLAGS)]
 
 

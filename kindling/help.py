@@ -42,6 +42,8 @@ _FLAGS = {
     "--checkpoint.monitor val_acc": "the metric that chooses the best checkpoint; val_loss by default",
     "--optimizer SGD": "an optimizer of torch.optim, its options by --optimizer.lr and so on",
     "--lr_scheduler StepLR": "a scheduler of torch.optim.lr_scheduler, likewise",
+    "--baselines false": "fit no simple models after the test, to compare with",
+    "--doctor false": "do not check the data for leaks, duplicates and the like",
     "--default_root_dir DIR": "where runs are kept; by default runs/",
     "--seed_everything N": "seed of the weights and of dropout",
     "--print_config": "print the whole configuration",

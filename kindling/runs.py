@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentError
@@ -10,6 +11,9 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from kindling.answer import with_intervals
+from kindling.intervals import Interval
 
 
 def program() -> str:
@@ -22,15 +26,18 @@ def command() -> str:
     return "kindling" if program() == "kindling" else "python train.py"
 
 
-def print_next_steps(trainer: Trainer, best: str) -> None:
-    """Print what a finished run reached, and the commands that go on from it."""
+def print_next_steps(
+    trainer: Trainer, best: str, intervals: Mapping[str, Interval] | None = None, compared: Sequence[str] = ()
+) -> None:
+    """Print what a finished run reached, with intervals and what it is compared with, and the commands that go on."""
     checkpoint = trainer.checkpoint_callback
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "test_" in name}
-    test = [f"{name} {value:{'.4f' if abs(value) < 100 else '.6g'}}" for name, value in metrics.items()]
+    test = with_intervals(metrics, intervals or {})
     if best and isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_score is not None:
         print(f"best {checkpoint.monitor} {float(checkpoint.best_model_score):.4g}", *test, sep="  ")
     elif test:
         print(*test, sep="  ")
+    print(*compared, sep="\n", end="\n" * bool(compared))
     folder = Path(trainer.default_root_dir)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):

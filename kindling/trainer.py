@@ -52,6 +52,8 @@ def make_callbacks(
         ours.append(own.ProgressBar())
     if subcommand == "fit":
         ours += [own.MaxStepsCheckpointing(), own.RNGState(), own.RunSummary(folder), made.samples]
+        if made.doctor and folder is not None:
+            ours.append(own.Doctor(folder))
         if made.early_stopping is not None:
             ours.append(made.early_stopping)
         # A constant learning rate needs no curve.
@@ -59,7 +61,7 @@ def make_callbacks(
             ours.append(stock.LearningRateMonitor(logging_interval="epoch"))
     if subcommand in ("fit", "test"):
         tested = None if subcommand == "fit" else folder
-        ours += [own.MistakeGrid(tested), own.EmbeddingProjector(tested)]
+        ours += [own.MetricIntervals(), own.MistakeGrid(tested), own.EmbeddingProjector(tested)]
     if subcommand == "predict":
         ours.append(own.PredictionWriter("predictions.csv"))
     # The best checkpoint comes before any other, so that "best" means it.

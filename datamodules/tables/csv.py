@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.base import Stage
 from datamodules.errors import DataError, check_names, listed
 from datamodules.splits import Holdout
 from datamodules.statistics import moments
@@ -217,6 +218,19 @@ class CSVDataModule(LabeledDataModule):
         if isinstance(dataset, TableStream):
             dataset.share_out()
         return super()._make_loader(dataset, sampler, num_workers)
+
+    def groups(self, stage: Stage) -> Tensor | None:
+        """Return the group of each row of a stage's table, `(N,)`; None if there are none, or the table is streamed."""
+        name = self.group_column
+        if name is None or self.source.is_streamed:
+            return None
+        if stage != "train" and self.is_new:
+            part = self.source.labeled_path
+        else:
+            part = self.source.parts.get(stage, self.source.parts["train"])
+        if name not in part.table.column_names:
+            return None
+        return torch.from_numpy(texts(part.table[name], name, part.where)[1])
 
     def row_keys(self) -> dict[str, Iterator[Any]]:
         """The key of every predicted row, in their order, under the name of the key column."""

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -36,6 +36,7 @@ from datamodules.tables.reader import (
 from datamodules.tables.values import not_a_number
 
 FORMAT = "1"  # version of the cached files; others are ignored
+COUNTED = 10**8  # bytes, the most in which lines are counted
 
 logger = logging.getLogger(__name__)
 
@@ -226,6 +227,26 @@ class TableFiles:
             for table in itertools.chain([first], tables):
                 writer.write_table(table, row_group_size=max(1, BLOCK // (8 * max(1, table.num_columns))))
 
+    def places(self, numbers: Sequence[int]) -> list[str]:
+        """Return where rows, counted from 0 through all files, stand: `line 7`, after the file if there are several.
+
+        Where lines cannot be counted in a moment, as in Parquet or a large file, it is `row 6`, which counts from 1.
+        """
+        if self.is_parquet or self.is_packed or self.size > COUNTED:
+            return [f"row {number + 1}" for number in numbers]
+        wanted, found, row = set(numbers), {}, 0
+        for file in self.files:
+            start = f"{file.name}, " if len(self.files) > 1 else ""
+            for line, _ in self._rows(file):
+                if row in wanted:
+                    found[row] = f"{start}line {line}"
+                row += 1
+        return [found[number] for number in numbers]
+
+    def _rows(self, file: Path) -> Iterator[tuple[int, list[str]]]:
+        """Yield the line and the values of each row of a file."""
+        return rows(file, self.dialect)
+
     def where(self, row: int, column: str) -> str:
         """Return the place of a value in the files, with its text; rows count from 0 through all files."""
         if self.is_parquet:
@@ -260,6 +281,10 @@ class Part:
     def where(self, row: int, column: str) -> str:
         """Return the place of a value in the files."""
         return self.files.where(row if self.rows is None else int(self.rows[row]), column)
+
+    def places(self, rows: Sequence[int]) -> list[str]:
+        """Return the places of rows in the files, as `TableFiles.places` does."""
+        return self.files.places([row if self.rows is None else int(self.rows[row]) for row in rows])
 
     def column(self, name: str, option: str) -> pa.ChunkedArray:
         """Return a column that an option names."""

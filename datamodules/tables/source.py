@@ -64,6 +64,11 @@ class TableSource(LabeledSource):
         rows = (~missing).nonzero()[0]
         return Part(files, table.take(rows), rows)
 
+    @cached_property
+    def labeled_path(self) -> Part:
+        """The rows at the path that have a target, whatever other files there are."""
+        return self.labeled(self.files)
+
     def check_labeled(self, files: TableFiles, unlabeled: int, size: int) -> None:
         """Warn about rows without a target; raise an error if no row has one."""
         if unlabeled == size:
@@ -130,7 +135,7 @@ class TableInMemory(TableSource):
     def everything(self) -> Any:  # noqa: ANN401  # a data set
         """All rows that have a target."""
         self.warn_new()
-        part = self.labeled(self.files)
+        part = self.labeled_path
         return Samples(self._encode(part), self.targets(part))
 
     @cached_property

@@ -77,6 +77,12 @@ class RunSummary(Callback):
             self._dump(trainer)
             log_hyperparameters(trainer, pl_module, {**self.summary["final"], **self.summary["test"]})
 
+    def add(self, trainer: Trainer, **entries: Any) -> None:
+        """Add what was found after the test."""
+        if self.summary:
+            self.summary.update(entries)
+            self._dump(trainer)
+
     def _note_best(self, trainer: Trainer) -> None:
         score = getattr(trainer.checkpoint_callback, "best_model_score", None)
         if score is not None and float(score) != self._best_score:

@@ -227,6 +227,9 @@ def test_two_processes_train_together(workdir: Path) -> None:
     summary = json.loads(Path("runs/LitMLP-DigitsDataModule/version_0/summary.json").read_text())
     assert summary["steps"] == 2 * 11  # 1,294 samples in batches of 64, shared by two
     assert summary["test"]["test_acc"] > 0.3
+    low, high = summary["test_intervals"]["test_acc"]  # of the samples of both
+    assert low < summary["test"]["test_acc"] < high
+    assert len(summary["baselines"]) == 1
     assert not Path("runs/LitMLP-DigitsDataModule/version_1").exists()
 
 

@@ -397,3 +397,14 @@ def test_what_is_text_in_one_file_is_as_written_in_all(workdir: Path) -> None:
     _write(workdir / "folder/1.csv", "n,a\n1,2.50\n2,007\n")
     _write(workdir / "folder/2.csv", "a,n\n2.50,3\n007,4\nword,5\n")
     assert _open(workdir / "folder").read()["a"].to_pylist() == ["2.50", "007", "2.50", "007", "word"]
+
+
+def test_rows_are_placed_as_an_editor_counts_lines(workdir: Path) -> None:
+    (workdir / "t.csv").write_text('a,y\n1,2\n\n"x\ny",3\n5,6\n')
+    assert _open(workdir / "t.csv").places([2, 0, 1]) == ["line 6", "line 2", "line 5"]
+    (workdir / "more").mkdir()
+    for name in ("a", "b"):
+        (workdir / "more" / f"{name}.csv").write_text("a,y\n1,2\n3,4\n")
+    assert _open(workdir / "more").places([1, 2]) == ["a.csv, line 3", "b.csv, line 2"]
+    pq.write_table(pa.table({"a": [1, 2], "y": [3, 4]}), workdir / "t.parquet")
+    assert _open(workdir / "t.parquet").places([1]) == ["row 2"]
