@@ -101,7 +101,7 @@ class LitMLPEnsemble(LitEnsemble):
         hidden: Sequence[int] = (128, 128),
         dropout: float = 0.15,
         num_bins: int = 32,
-        lr: float = 0.05,
+        lr: float = 0.02,
         weight_decay: float = 0.02,
         scheduler: SchedulerName = "cosine",
         label_smoothing: float | None = None,
