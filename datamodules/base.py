@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from datamodules.errors import DataError
 from datamodules.features import EVALUATION_BATCHES as EVALUATION_BATCHES
 from datamodules.features import AugmentingDataModule
+from datamodules.predictions import as_frame, predict
 from datamodules.sampler import BatchSampler, Samples, Split
 from datamodules.splits import Holdout, class_weights, downsample
 from datamodules.splits import Stage as Stage
@@ -93,6 +94,7 @@ class DataModule(AugmentingDataModule):
         self.num_workers = num_workers
         self.drop_last = drop_last
         self._position = (0, 0)  # the epoch and the batch at which training resumes
+        self._given_frame: object = None
 
     def load(self) -> dict[Stage, Samples]:
         """Read all samples: `train`, to be divided, and `val` and `test` if the data have such splits."""
@@ -199,6 +201,19 @@ class DataModule(AugmentingDataModule):
         names = [*self.class_names, *map(str, range(len(self.class_names), table.shape[1]))]
         columns = {f"probability_{name}": table[:, i].tolist() for i, name in enumerate(names)}
         return {"prediction": [names[i] for i in table.argmax(1).tolist()], **columns}
+
+    def predictions(self, model: nn.Module) -> Any:  # noqa: ANN401  # a frame of an optional library
+        """Return the predictions of a model of what `predict` predicts, as a data frame, in the order of the rows.
+
+        Args:
+            model: A trained model.
+
+        Returns:
+            The key of each row, if it has one, its prediction and, for classes, their probabilities: a DataFrame of
+            polars if the data are one, else of pandas (with the index of the data, if they are a DataFrame), or a dict
+            of columns where pandas is not installed.
+        """
+        return as_frame(predict(self, model), self._given_frame)
 
     def row_keys(self) -> dict[str, Iterator[Any]]:
         """Return the key columns of the predicted rows, in their order; without keys, none."""

@@ -92,13 +92,13 @@ class CSVDataModule(LabeledDataModule):
     ) -> None:
         tables = {"path": path, "val_path": val_path, "test_path": test_path}
         frames = {option: to_arrow(given, option) for option, given in tables.items() if is_frame(given)}
-        self._given = path if "path" in frames else None
+        given = path if "path" in frames else None
         paths = {name: None if name in frames or given is None else str(given) for name, given in tables.items()}
         # Only paths are left of these arguments: Lightning saves them as hyperparameters, and a frame is none.
         path, val_path, test_path = paths["path"] or "", paths["val_path"], paths["test_path"]
         batch = LARGEST_BATCH if batch_size is None else batch_size
         super().__init__(path, val_path, test_path, task, batch_size=batch, **kwargs)
-        self._frame = frames.get("path")
+        self._given_frame, self._frame = given, frames.get("path")
         self.val_path, self.test_path = frames.get("val_path", val_path), frames.get("test_path", test_path)
         self._choose_batch_size = batch_size is None
         # The columns of a frame may have numbers for names.
