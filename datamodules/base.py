@@ -84,15 +84,16 @@ class DataModule(AugmentingDataModule):
             raise DataError("give 2 or more folds, or 0 for none", option="num_folds", value=num_folds)
         if num_folds and not 0 <= fold < num_folds:
             raise DataError(f"the folds are 0 to {num_folds - 1}", option="fold", value=fold)
-        self.batch_size = batch_size
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
+        # NumPy's numbers, as of a loop over an array, become Python's: these are in the state too.
+        self.batch_size = int(batch_size)
+        self.val_fraction = float(val_fraction)
+        self.test_fraction = float(test_fraction)
         self.balance = balance
-        self.num_folds = num_folds
-        self.fold = fold
-        self.seed = seed
-        self.num_workers = num_workers
-        self.drop_last = drop_last
+        self.num_folds = int(num_folds)
+        self.fold = int(fold)
+        self.seed = int(seed)
+        self.num_workers = int(num_workers)
+        self.drop_last = bool(drop_last)
         self._position = (0, 0)  # the epoch and the batch at which training resumes
         self._given_frame: object = None
 

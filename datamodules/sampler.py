@@ -215,7 +215,7 @@ class BatchSampler(DistributedSampler[Tensor], SequentialSampler):
             pools = order.split(pool)
             order = torch.cat([some[self.lengths[some].argsort(descending=True, stable=True)] for some in pools])
         if self.num_replicas > 1:  # all ranks need the same number of batches: wrap around
-            order = order[torch.arange(self.rank, total, self.num_replicas) % size]
+            order = order[torch.arange(self.rank, max(self.rank, total), self.num_replicas) % size]
         edges = [min(batch * self.batch_size, len(order)) for batch in range(len(self))] + [len(order)]
         batches = list(range(len(self)))
         if self.lengths is not None and self.shuffle:

@@ -183,7 +183,7 @@ class KindlingCLI(LightningCLI):
         if config.max_epochs is None and config.max_steps == -1 and config.max_time is None:
             config.max_epochs = kwargs["max_epochs"] = MAX_EPOCHS
         logs = config.logger is not False and (fits or config.logger is not None)
-        if one_device(self.datamodule, subcommand, self._config, self.given):
+        if one_device(self.datamodule, subcommand, config):
             kwargs["devices"] = 1  # not in config.yaml, which goes with other data too
         # What a test finds goes to the curves of the run that it tests.
         folder = None if fits or config.logger is False else run_of(self._config.ckpt_path)

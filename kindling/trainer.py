@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch import callbacks as stock
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.cuda import device_count
 from torch.utils.data import IterableDataset
 
 from datamodules import DataModule
@@ -37,14 +37,14 @@ def check_data(data: DataModule, subcommand: str, overfits: bool) -> None:
         raise ArgumentError(None, f"--overfit_batches: {what}; give --data.streaming false.")
 
 
-def one_device(data: LightningDataModule, subcommand: str, config: Namespace, given: Namespace) -> bool:
+def one_device(data: LightningDataModule, subcommand: str, trainer: Namespace) -> bool:
     """Whether one GPU of several is to be used, as the data are few or are predicted, and say so.
 
-    What is given by hand wins; so do the defaults for data that are not ours.
+    Devices, nodes and a strategy that are given in the settings of the Trainer win.
     """
-    by_hand = vars(given.get("trainer") or Namespace()).keys() & {"devices", "num_nodes", "strategy"}
-    gpus = torch.cuda.device_count() if config.trainer.accelerator in ("auto", "gpu", "cuda") else 0
-    if by_hand or gpus < 2 or not isinstance(data, DataModule):
+    is_free = (trainer.devices, trainer.num_nodes, trainer.strategy) == ("auto", 1, "auto")
+    gpus = device_count() if trainer.accelerator in ("auto", "gpu", "cuda") else 0
+    if not is_free or gpus < 2 or not isinstance(data, DataModule):
         return False
     size = 0 if subcommand == "predict" else data.splits["train"].size
     if size >= FEW:

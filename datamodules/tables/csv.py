@@ -19,7 +19,7 @@ from datamodules.splits import Holdout
 from datamodules.statistics import moments
 from datamodules.tables.dialect import Dialect
 from datamodules.tables.files import Part, TableFiles
-from datamodules.tables.frames import Frame, TableFrame, check_flat, is_frame, to_arrow
+from datamodules.tables.frames import Table, TableFrame, check_flat, is_frame, to_arrow
 from datamodules.tables.labeled import LabeledDataModule
 from datamodules.tables.preprocessing import TablePreprocessor, fit
 from datamodules.tables.source import StreamedTable, TableInMemory, TableSource
@@ -74,10 +74,10 @@ class CSVDataModule(LabeledDataModule):
 
     def __init__(
         self,
-        path: str | Frame = "",
+        path: Table = "",
         target: str | None = None,
-        val_path: str | Frame | None = None,
-        test_path: str | Frame | None = None,
+        val_path: Table | None = None,
+        test_path: Table | None = None,
         task: TaskName | None = None,
         key_column: str | None = None,
         group_column: str | None = None,
@@ -151,7 +151,7 @@ class CSVDataModule(LabeledDataModule):
         """Find the files at `path`, or take the frame."""
         return super().open_path() if self._frame is None else self.open(self._frame)
 
-    def new(self, path: str | Frame) -> "CSVDataModule":
+    def new(self, path: Table) -> "CSVDataModule":
         """Return the data module of another table, encoded as this one, to test or use a model that was trained on it.
 
         Args:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,11 @@ class ArrowStream(Protocol):
 
 
 Frame: TypeAlias = ArrowStream | Mapping[str, Any]  # a data frame, or a dict of columns: lists, arrays, series
+if TYPE_CHECKING:
+    Table: TypeAlias = str | Frame
+else:
+    # A command line reads this, and has nothing but paths. It would load the file at a path as a dict.
+    Table = str
 
 
 class TableFrame(TableFiles):
