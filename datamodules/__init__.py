@@ -1,5 +1,6 @@
 """Data modules: LightningDataModules of encoded batches, which models normalize."""
 
+from datamodules.arrays import ArrayDataModule
 from datamodules.base import DataModule
 from datamodules.errors import DataError
 from datamodules.images.base import ImageDataModule
@@ -13,6 +14,7 @@ from datamodules.text.labeled import TextCSVDataModule
 from datamodules.toy import ToyDataModule
 
 __all__ = [
+    "ArrayDataModule",
     "BatchSampler",
     "CSVDataModule",
     "DataError",

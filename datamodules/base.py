@@ -1,6 +1,7 @@
 """The base of all data modules: splits, batches, a resumable shuffle, and fitted state."""
 
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -8,12 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from datamodules.errors import DataError
 from datamodules.features import EVALUATION_BATCHES as EVALUATION_BATCHES
 from datamodules.features import AugmentingDataModule
+from datamodules.predictions import as_frame, predict
 from datamodules.sampler import BatchSampler, Samples, Split
 from datamodules.splits import Holdout, class_weights, downsample
 from datamodules.splits import Stage as Stage
@@ -23,8 +25,8 @@ TaskName = Literal["regression", "binary", "multiclass", "next_token"]
 Balance = Literal["none", "downsample", "weights"]
 
 # Options that a resumed run must share with the interrupted one.
-RESUMED = ("seed", "val_fraction", "test_fraction", "num_folds", "fold", "balance", "batch_size")
-WITHIN_EPOCH = ("batch_size", "num_workers")  # what may change between two epochs
+RESUMED = ("seed", "val_fraction", "test_fraction", "num_folds", "fold", "balance", "batch_size", "drop_last")
+WITHIN_EPOCH = ("batch_size", "num_workers", "drop_last")  # what may change between two epochs
 
 
 class DataModule(AugmentingDataModule):
@@ -45,6 +47,8 @@ class DataModule(AugmentingDataModule):
         fold: Which fold is held out, counted from 0.
         seed: Seed of the splits and of the order of the batches.
         num_workers: Processes that prepare batches; data in memory need none.
+        drop_last: Whether to leave out a last training batch that is not full. Which samples it would have had changes
+            from epoch to epoch.
     """
 
     task: TaskName
@@ -63,10 +67,12 @@ class DataModule(AugmentingDataModule):
         fold: int = 0,
         seed: int = 0,
         num_workers: int = 0,
+        drop_last: bool = False,
     ) -> None:
         super().__init__()
         # Of every leaf; not for the logger, where a name could clash with one of the model's.
         self.save_hyperparameters(logger=False)
+        self.hparams.update({name: _primitive(value) for name, value in self.hparams.items()})
         for name, value in {"val_fraction": val_fraction, "test_fraction": test_fraction}.items():
             if not 0 <= value < 1:
                 raise DataError("give a share from 0 up to, but not including, 1", option=name, value=value)
@@ -78,15 +84,18 @@ class DataModule(AugmentingDataModule):
             raise DataError("give 2 or more folds, or 0 for none", option="num_folds", value=num_folds)
         if num_folds and not 0 <= fold < num_folds:
             raise DataError(f"the folds are 0 to {num_folds - 1}", option="fold", value=fold)
-        self.batch_size = batch_size
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
+        # NumPy's numbers, as of a loop over an array, become Python's: these are in the state too.
+        self.batch_size = int(batch_size)
+        self.val_fraction = float(val_fraction)
+        self.test_fraction = float(test_fraction)
         self.balance = balance
-        self.num_folds = num_folds
-        self.fold = fold
-        self.seed = seed
-        self.num_workers = num_workers
+        self.num_folds = int(num_folds)
+        self.fold = int(fold)
+        self.seed = int(seed)
+        self.num_workers = int(num_workers)
+        self.drop_last = bool(drop_last)
         self._position = (0, 0)  # the epoch and the batch at which training resumes
+        self._given_frame: object = None
 
     def load(self) -> dict[Stage, Samples]:
         """Read all samples: `train`, to be divided, and `val` and `test` if the data have such splits."""
@@ -144,7 +153,7 @@ class DataModule(AugmentingDataModule):
         deviation of a constant is 1.
         """
         x, y = self.splits["train"][:]
-        mean, std = image_moments(x) if x.dtype == torch.uint8 else moments(x)
+        mean, std = image_moments(x) if x.dtype == torch.uint8 or x.ndim == 4 else moments(x)
         found = {"mean": mean, "std": std}
         if self.task == "regression":
             found["target_mean"], found["target_std"] = moments(y)
@@ -198,16 +207,36 @@ class DataModule(AugmentingDataModule):
         """Return the group of each sample of a stage, `(N,)`, integers, where groups are held out whole; else None."""
         return None
 
+    def predictions(self, model: nn.Module) -> Any:  # noqa: ANN401  # a frame of an optional library
+        """Return the predictions of a model of what `predict` predicts, as a data frame, in the order of the rows.
+
+        Args:
+            model: A trained model.
+
+        Returns:
+            The key of each row, if it has one, its prediction and, for classes, their probabilities: a DataFrame of
+            polars if the data are one, else of pandas (with the index of the data, if they are a DataFrame), or a dict
+            of columns where pandas is not installed.
+        """
+        return as_frame(predict(self, model), self._given_frame)
+
     def row_keys(self) -> dict[str, Iterator[Any]]:
         """Return the key columns of the predicted rows, in their order; without keys, none."""
         return {}
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return batches of the training split, in a new order every epoch, from the position of a checkpoint on."""
+        """Return batches of the training split, in a new order every epoch, from the position of a checkpoint on.
+
+        Raises:
+            DataError: If the split is smaller than a batch, and the last batch is left out.
+        """
         loader = self._loader("train")[0]
+        order: Any = loader.dataset if isinstance(loader.dataset, IterableDataset) else loader.sampler
+        if not len(order):
+            problem = f"{order.num_samples:,} training samples do not fill a batch of {self.batch_size}"
+            raise DataError(problem, "give a smaller `batch_size`, or `drop_last=False`", "drop_last", True)
         if self._overfits:
             return _with_fixed_order(loader)
-        order: Any = loader.dataset if isinstance(loader.dataset, IterableDataset) else loader.sampler
         epoch, order.start = self._position
         order.set_epoch(epoch if self.trainer is None else max(epoch, self.trainer.current_epoch))
         self._position = (0, 0)
@@ -286,7 +315,8 @@ class DataModule(AugmentingDataModule):
         weights = class_weights(samples.y[indices]) if shuffle and self.balance == "weights" else None
         views = len(samples) // len(indices) if stage in self._features else 1
         batch_size = self.batch_size * (1 if stage == "train" else EVALUATION_BATCHES)
-        sampler = BatchSampler(indices, batch_size, shuffle, self.seed, weights, views, self._lengths(split))
+        options = (shuffle, self.seed, weights, views, self._lengths(split))
+        sampler = BatchSampler(indices, batch_size, *options, drop_last=self.drop_last and stage == "train" and shuffle)
         return [self._make_loader(samples, sampler)]
 
     def _lengths(self, split: Split) -> Tensor | None:
@@ -306,6 +336,13 @@ class DataModule(AugmentingDataModule):
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             generator=torch.Generator(),  # its own, or iterators would draw from the global one, as dropout does
         )
+
+
+def _primitive(value: Any) -> Any:  # noqa: ANN401  # whatever an argument may be
+    """Return a hyperparameter as a checkpoint can keep it: a path as text, arrays and their numbers as Python's."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _with_fixed_order(loader: DataLoader[Any]) -> DataLoader[Any]:

@@ -151,6 +151,7 @@ class BatchSampler(DistributedSampler[Tensor], SequentialSampler):
         lengths: If given, the lengths of the samples, shape `(n,)`: batches are of samples of similar length, sorted
             within random pools if shuffled, else over all, the longest first.
         jitter: If not 0, every epoch adds a random number below this to all indices.
+        drop_last: Whether to leave out a last batch that is not full; no rank then repeats a sample.
     """
 
     def __init__(
@@ -163,6 +164,7 @@ class BatchSampler(DistributedSampler[Tensor], SequentialSampler):
         views: int = 1,
         lengths: Tensor | None = None,
         jitter: int = 0,
+        drop_last: bool = False,
     ) -> None:
         distributed = dist.is_available() and dist.is_initialized()
         super().__init__(
@@ -171,6 +173,7 @@ class BatchSampler(DistributedSampler[Tensor], SequentialSampler):
             rank=dist.get_rank() if distributed else 0,
             shuffle=shuffle,
             seed=seed,
+            drop_last=drop_last,
         )
         self.indices = indices
         self.batch_size = batch_size
@@ -182,6 +185,8 @@ class BatchSampler(DistributedSampler[Tensor], SequentialSampler):
         self.start = 0  # how many batches the next epoch skips, as an interrupted run has seen them
 
     def __len__(self) -> int:
+        if self.drop_last:
+            return self.num_samples // self.batch_size
         joined = self.num_samples % self.batch_size == 1 and self.num_samples > self.batch_size > 2
         return math.ceil(self.num_samples / self.batch_size) - joined
 
@@ -201,12 +206,16 @@ class BatchSampler(DistributedSampler[Tensor], SequentialSampler):
             order = torch.randperm(size, generator=generator)
         else:
             order = torch.arange(size)
+        total = self.total_size
+        if self.drop_last:  # before samples are sorted by length, or it would always be the shortest
+            total = len(self) * self.batch_size * self.num_replicas
+            order = order[:total]
         if self.lengths is not None:
             pool = POOL * self.batch_size * self.num_replicas if self.shuffle else max(1, size)
             pools = order.split(pool)
             order = torch.cat([some[self.lengths[some].argsort(descending=True, stable=True)] for some in pools])
         if self.num_replicas > 1:  # all ranks need the same number of batches: wrap around
-            order = order[torch.arange(self.rank, self.total_size, self.num_replicas) % size]
+            order = order[torch.arange(self.rank, max(self.rank, total), self.num_replicas) % size]
         edges = [min(batch * self.batch_size, len(order)) for batch in range(len(self))] + [len(order)]
         batches = list(range(len(self)))
         if self.lengths is not None and self.shuffle:

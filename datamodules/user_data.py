@@ -165,7 +165,7 @@ class UserDataModule(DataModule):
         # Other data are tested or predicted as a whole, so the settings of the splits do not matter.
         super().load_state_dict(state_dict if fits or same else {**state_dict, "settings": {}})
         if fits and state_dict["batch"] and not same:
-            problem = "this run was interrupted within an epoch on other data"
-            raise DataError(problem, "finish it there", "path", self.path)
+            problem, option = "this run was interrupted within an epoch on other data", "path" if self.path else ""
+            raise DataError(problem, "finish it there", option, self.path or None)
         # After a fit on these data, they are not new to validate or test on.
         self._trained_on = self.fingerprint if fits else state_dict["trained_on"]

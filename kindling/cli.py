@@ -24,7 +24,7 @@ from kindling.errors import USER_ERRORS, explain, filter_warnings, is_mistake, s
 from kindling.help import USAGE, description, short_help
 from kindling.optimizers import GROUPS, resolve_groups, try_optimizer
 from kindling.runs import is_first_process, new_folder, print_next_steps, program, remove_if_untrained, run_of
-from kindling.trainer import check_data, make_callbacks, make_logger
+from kindling.trainer import check_data, make_callbacks, make_logger, one_device
 from lit_models import LitModule
 from lit_models.base import MAX_EPOCHS
 
@@ -198,6 +198,8 @@ class KindlingCLI(LightningCLI):
         if config.max_epochs is None and config.max_steps == -1 and config.max_time is None:
             config.max_epochs = kwargs["max_epochs"] = self._default_max_epochs() if fits else 1
         logs = config.logger is not False and (fits or config.logger is not None)
+        if one_device(self.datamodule, subcommand, config):
+            kwargs["devices"] = 1  # not in config.yaml, which goes with other data too
         # What a test finds goes to the curves of the run that it tests.
         folder = None if fits or config.logger is False else run_of(self._config.ckpt_path)
         if not config.fast_dev_run and (fits or (logs and folder is None)):

@@ -15,15 +15,10 @@ from datamodules import DataModule
 from datamodules.detection import detect
 from kindling.arguments import imported_class, options_of
 from kindling.checkpoints import Checkpoint
+from lit_models.base import LINKED, parameters_of
 from lit_models.errors import find_misfit
 from lit_models.modules.backbones import why_unavailable
-from lit_models.wrapper import find_model, parameters_of
-
-# Arguments of a model that are filled in from the data module, by name; an explicit flag wins.
-LINKED = (
-    *("task", "num_outputs", "in_features", "input_shape", "cat_cardinalities"),
-    *("vocab_size", "max_length", "context_length"),
-)
+from lit_models.wrapper import find_model
 
 # Options of the data that are filled in from the preprocessing of a model's pretrained weights.
 PREPARED = ("image_size", "resize_size", "interpolation")

@@ -104,6 +104,10 @@ def explain(error: BaseException, args: Sequence[str] = ()) -> str:
         return "The GPU's memory is full; give a smaller --data.batch_size, or --precision bf16-mixed."
     if "No supported gpu backend found" in text:
         return "--accelerator gpu: this machine has no GPU that torch can use; leave the flag out to use the CPU."
+    if "selected with `CPUAccelerator` should be an int" in text:
+        return "--devices: it names a GPU, and this machine has none that torch can use; leave the flag out."
+    if match := re.search(r"requested gpu: (\[.*?\])\s+But your machine only has: (\[.*?\])", text):
+        return f"--devices {match[1]}: the GPUs of this machine are {match[2]}."
     if "Error(s) in loading state_dict" in text:
         return "--ckpt_path: its weights do not fit this model; leave out the --model flags that change its layers."
     if not isinstance(error, ArgumentError | DataError | ModelError):

@@ -13,8 +13,9 @@ from kindling.runs import command
 from lit_models import LitModule
 
 _BASES = ("LitModule", "DataModule", "ImageDataModule")
+_PYTHON_ONLY = ("ArrayDataModule",)
 MODELS = [name for name in lit_models.__all__ if name.startswith("Lit") and name not in _BASES]
-DATA = [name for name in datamodules.__all__ if name.endswith("DataModule") and name not in _BASES]
+DATA = [name for name in datamodules.__all__ if name.endswith("DataModule") and name not in (*_BASES, *_PYTHON_ONLY)]
 
 USAGE = "{program} [fit|validate|test|predict|cross_validate] [path of the data] [flags]"
 _SUBCOMMANDS = {

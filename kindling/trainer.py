@@ -5,16 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, Namespace
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch import callbacks as stock
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.cuda import device_count
 from torch.utils.data import IterableDataset
 
 from datamodules import DataModule
 from kindling import callbacks as own
+from kindling.runs import is_first_process
 
 # The loader that reads what a subcommand uses.
 LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
+FEW = 5_000  # training samples, below which sharing them among GPUs costs more than it gains
 # A callback of one of these kinds that the user gives takes the place of ours.
 _KINDS = (stock.EarlyStopping, stock.ProgressBar, stock.LearningRateMonitor)
 
@@ -32,6 +35,24 @@ def check_data(data: DataModule, subcommand: str, overfits: bool) -> None:
     if overfits and isinstance(getattr(loader, "dataset", None), IterableDataset):
         what = "a stream has no batches to come back to"
         raise ArgumentError(None, f"--overfit_batches: {what}; give --data.streaming false.")
+
+
+def one_device(data: LightningDataModule, subcommand: str, trainer: Namespace) -> bool:
+    """Whether one GPU of several is to be used, as the data are few or are predicted, and say so.
+
+    Devices, nodes and a strategy that are given in the settings of the Trainer win.
+    """
+    is_free = (trainer.devices, trainer.num_nodes, trainer.strategy) == ("auto", 1, "auto")
+    gpus = device_count() if trainer.accelerator in ("auto", "gpu", "cuda") else 0
+    if not is_free or gpus < 2 or not isinstance(data, DataModule):
+        return False
+    size = 0 if subcommand == "predict" else data.splits["train"].size
+    if size >= FEW:
+        return False
+    why = f"{size:,} training samples are few" if size else "predictions are written by one process"
+    if is_first_process():
+        print(f"one of {gpus} GPUs is used, as {why}" + f"; --devices {gpus} uses all of them" * bool(size))
+    return True
 
 
 def make_callbacks(

@@ -1,15 +1,16 @@
 """The base of all models: steps, logging, normalization of inputs, and what a checkpoint keeps beside weights."""
 
+import inspect
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from lit_models.errors import ModelError, check_non_negative
+from lit_models.errors import ModelError, check_non_negative, find_misfit
 from lit_models.metrics import MeanLoss
 from lit_models.modules.init import InitName, initialize_weights
 from lit_models.modules.normalization import Normalization, rename_old_keys
@@ -20,6 +21,12 @@ from lit_models.tasks import IGNORED, Reduction, Regression, TaskName, make_task
 Batch = tuple[Tensor, Tensor]
 
 MAX_EPOCHS = 30  # unless the Trainer is told otherwise, or a model knows better
+
+# Arguments of a model that are filled in from the data module, by name, unless they are given.
+LINKED = (
+    *("task", "num_outputs", "in_features", "input_shape", "cat_cardinalities"),
+    *("vocab_size", "max_length", "context_length"),
+)
 
 
 class LitModule(OptimizerMixin):
@@ -94,6 +101,32 @@ class LitModule(OptimizerMixin):
         self.test_metrics = metrics.clone(prefix="test_")
         self._epoch_loss: tuple[Tensor, int | Tensor] | None = None  # sum and count of an interrupted epoch
         self._is_initialized = False
+
+    @classmethod
+    def for_data(cls, data: object, **kwargs: Any) -> Self:
+        """Create the model for some data, which fill in sizes and task unless they are given.
+
+        Args:
+            data: A data module, or anything with some of `task`, `num_outputs`, `in_features`, `input_shape`,
+                `cat_cardinalities`, `vocab_size`, `max_length` and `context_length`.
+            kwargs: Options of the model.
+
+        Raises:
+            ModelError: If the data have none of these, the model cannot read such data, or an option is invalid.
+        """
+        known = {name: value for name in LINKED if (value := getattr(data, name, None)) is not None}
+        if not known:
+            raise ModelError(f"{type(data).__name__} has no size or task to fill in", "give a data module", "data")
+        cls.check_kind({name for name, value in {**known, **kwargs}.items() if value})
+        takes = parameters_of(cls)
+        sizes = {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
+        return cls(**{**{name: value for name, value in sizes.items() if name in takes}, **kwargs})
+
+    @classmethod
+    def check_kind(cls, offers: Collection[str]) -> None:
+        """Raise a ModelError if the model cannot read data that have the sizes `offers`."""
+        if misfit := find_misfit(parameters_of(cls), offers):
+            raise ModelError(f"{cls.__name__}: {misfit}", "give another model")
 
     def initialize(self) -> None:
         """Initialize the weights of `self.net` by the scheme `init`, if one is given."""
@@ -248,3 +281,10 @@ class LitModule(OptimizerMixin):
         if self._epoch_loss is not None:
             self.train_loss.total, self.train_loss.samples = self._epoch_loss[0].to(self.device), self._epoch_loss[1]
             self._epoch_loss = None
+
+
+def parameters_of(cls: type) -> set[str]:
+    """Return the names of the options of a model and of its bases."""
+    signatures = [inspect.signature(base.__init__) for base in cls.__mro__ if issubclass(base, LitModule)]
+    found = {name: of for signature in signatures for name, of in signature.parameters.items()}
+    return {name for name, of in found.items() if name != "self" and of.kind is not of.VAR_KEYWORD}

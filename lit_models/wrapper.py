@@ -1,17 +1,16 @@
 """A model whose network is another model, which is named by its class and its options."""
 
 import difflib
-import inspect
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from lit_models.base import LitModule
+from lit_models.base import LitModule, parameters_of
 from lit_models.errors import ModelError, find_misfit
 from lit_models.optim.factory import find_class
 from lit_models.tasks import TaskName
@@ -101,6 +100,10 @@ class LitWrapper(LitModule):
         self.initialize()
         self.example_input_array = inner.example_input_array
 
+    @classmethod
+    def check_kind(cls, offers: Collection[str]) -> None:
+        """Do nothing: it is the inner model that reads the data, and `make_inner` checks it."""
+
     def normalize(self, x: Tensor) -> Tensor:
         """Return inputs unchanged, as the inner model normalizes them."""
         return x
@@ -157,13 +160,6 @@ def find_model(option: str, name: str) -> type[LitModule]:
 
 def _is_plain(cls: object) -> bool:
     return isinstance(cls, type) and LitModule in cls.__mro__[1:] and not issubclass(cls, LitWrapper)
-
-
-def parameters_of(cls: type) -> set[str]:
-    """Return the names of the options of a class and of its bases."""
-    signatures = [inspect.signature(base.__init__) for base in cls.__mro__ if issubclass(base, LitModule)]
-    found = {name: of for signature in signatures for name, of in signature.parameters.items()}
-    return {name for name, of in found.items() if name != "self" and of.kind is not of.VAR_KEYWORD}
 
 
 def _nested(error: ModelError, option: str, name: str, options: set[str]) -> ModelError:

@@ -22,7 +22,7 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 OTHER_PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md"]
 TEXT = "\n".join(page.read_text() for page in PAGES)
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
-DOORS = re.compile(r"(?:python train\.py|kindling)(?= |$)")
+DOORS = re.compile(r"(?:[A-Z_]+=\S+ )?(?:python train\.py|kindling)(?= |$)")
 
 # A command that stands on several pages runs once.
 COMMANDS = list(

@@ -1,4 +1,4 @@
-"""A user's table: CSV, TSV or Parquet, from a messy file to batches."""
+"""A user's table: CSV, TSV or Parquet files, or a data frame, from a messy table to batches."""
 
 import logging
 import math
@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,6 +20,7 @@ from datamodules.splits import Holdout
 from datamodules.statistics import moments
 from datamodules.tables.dialect import Dialect
 from datamodules.tables.files import Part, TableFiles
+from datamodules.tables.frames import Table, TableFrame, check_flat, is_frame, to_arrow
 from datamodules.tables.labeled import LabeledDataModule
 from datamodules.tables.preprocessing import TablePreprocessor, fit
 from datamodules.tables.source import StreamedTable, TableInMemory, TableSource
@@ -30,10 +32,14 @@ logger = logging.getLogger(__name__)
 
 SMALLEST_BATCH, LARGEST_BATCH = 32, 1024  # rows, unless `batch_size` is given
 PACKED = 5  # about how many times its size a gzip file unpacks to
+FILE_OPTIONS = ("header", "delimiter", "quote", "decimal", "encoding", "streaming")  # without a meaning for frames
 
 
 class CSVDataModule(LabeledDataModule):
     """A table with a column to predict, in CSV, TSV (plain or gzip) or Parquet files, detected from the content.
+
+    In Python it may also be a data frame, of which all of this is true but for what concerns files. A frame is not kept
+    in the checkpoint; a hash of it is.
 
     The types of the columns are inferred, and can be overridden. A batch is one float32 matrix `(B, F)` with its
     targets: the numbers, a flag for each number that can be missing, then the codes of the categories;
@@ -41,8 +47,8 @@ class CSVDataModule(LabeledDataModule):
     training rows and kept in the checkpoint. A parsed table is cached as Parquet in `cache_dir`.
 
     Args:
-        path: A file, a folder or a glob. `predict` predicts all of it; `test` tests all of it if the model was not
-            trained on it.
+        path: A file, a folder or a glob; in Python also a DataFrame of pandas or polars, an Arrow table or a dict of
+            columns. `predict` predicts all of it; `test` tests all of it if the model was not trained on it.
         target: The column to predict; the last one unless given.
         val_path: A separate table for validation.
         test_path: A separate table for the test.
@@ -69,10 +75,10 @@ class CSVDataModule(LabeledDataModule):
 
     def __init__(
         self,
-        path: str = "",
+        path: Table = "",
         target: str | None = None,
-        val_path: str | None = None,
-        test_path: str | None = None,
+        val_path: Table | None = None,
+        test_path: Table | None = None,
         task: TaskName | None = None,
         key_column: str | None = None,
         group_column: str | None = None,
@@ -85,12 +91,24 @@ class CSVDataModule(LabeledDataModule):
         batch_size: int | None = None,
         **kwargs: Any,
     ) -> None:
+        tables = {"path": path, "val_path": val_path, "test_path": test_path}
+        frames = {option: to_arrow(given, option) for option, given in tables.items() if is_frame(given)}
+        given = path if "path" in frames else None
+        paths = {name: None if name in frames or given is None else str(given) for name, given in tables.items()}
+        # Only paths are left of these arguments: Lightning saves them as hyperparameters, and a frame is none.
+        path, val_path, test_path = paths["path"] or "", paths["val_path"], paths["test_path"]
         batch = LARGEST_BATCH if batch_size is None else batch_size
         super().__init__(path, val_path, test_path, task, batch_size=batch, **kwargs)
+        self._given_frame, self._frame = given, frames.get("path")
+        self.val_path, self.test_path = frames.get("val_path", val_path), frames.get("test_path", test_path)
         self._choose_batch_size = batch_size is None
-        self.target, self.key_column = target, key_column
-        self.group_column, self.time_column, self.stratify = group_column, time_column, stratify
-        self.exclude = list(exclude)
+        # The columns of a frame may have numbers for names.
+        self.target, self.key_column, self.group_column, self.time_column = (
+            name if name is None else str(name) for name in (target, key_column, group_column, time_column)
+        )
+        self.stratify = stratify
+        self.exclude = [str(name) for name in exclude]
+        numeric, categorical = [str(name) for name in numeric], [str(name) for name in categorical]
         self.kinds: dict[str, Kind] = {**dict.fromkeys(numeric, "number"), **dict.fromkeys(categorical, "category")}
         self.streaming = streaming
         self._columns: TablePreprocessor | None = None  # fitted, or from a checkpoint
@@ -99,6 +117,11 @@ class CSVDataModule(LabeledDataModule):
             raise DataError(f"{sorted(both)} cannot be numbers and categories at once", option="numeric")
         if group_column and time_column:
             raise DataError("rows are divided by group or by time, not both", "", "group_column", group_column)
+        for option, table in frames.items():
+            check_flat(table, self.exclude, option)
+        for option, value in {**kwargs, "streaming": streaming or None}.items():
+            if option in FILE_OPTIONS and value is not None and frames and not any(paths.values()):
+                raise DataError("it is an option of files, and a frame was given", "leave it out", option, value)
 
     @property
     def input_shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -118,10 +141,31 @@ class CSVDataModule(LabeledDataModule):
         assert self._columns is not None
         return self._columns
 
-    def open(self, path: str, option: str = "path") -> TableFiles:
-        """Find the files of a table; `option` names the argument that gave the path, for messages."""
+    def open(self, path: str | pa.Table, option: str = "path") -> TableFiles:
+        """Find the files of a table, or take a frame; `option` names the argument that gave it, for messages."""
+        if isinstance(path, pa.Table):
+            return TableFrame(path, option, self.text_columns, self.dialect[-1])
         names = None if self._columns is None else [column.name for column in self._columns.columns]
         return TableFiles(path, Dialect(*self.dialect), self.cache_dir, option, names, self.text_columns)
+
+    def open_path(self) -> TableFiles:
+        """Find the files at `path`, or take the frame."""
+        return super().open_path() if self._frame is None else self.open(self._frame)
+
+    def new(self, path: Table) -> "CSVDataModule":
+        """Return the data module of another table, encoded as this one, to test or use a model that was trained on it.
+
+        Args:
+            path: A file, a folder or a glob, or a frame.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        left_out = {"path", "val_path", "test_path", *(FILE_OPTIONS if is_frame(path) else ())}
+        options = {name: value for name, value in self.hparams.items() if name not in left_out}
+        other = type(self)(path, **options)
+        other.load_state_dict({**self.state_dict(), "trained_on": self.fingerprint})
+        return other
 
     def open_source(self) -> TableSource:
         """Open the table, to be held in memory or streamed."""
@@ -165,7 +209,8 @@ class CSVDataModule(LabeledDataModule):
             size: How many training rows the whole table has.
         """
         if self._columns is None:
-            self._columns = fit(part.table, rows, part.where, self._roles(part), self.kinds)
+            kinds: dict[str, Kind] = {**dict.fromkeys(self.source.files.categories, "category"), **self.kinds}
+            self._columns = fit(part.table, rows, part.where, self._roles(part), kinds)
             if self.key_column is None:
                 self.key_column = next((column.name for column in self.columns.columns if column.is_identifier), None)
             self._trained_on = self.fingerprint

@@ -65,7 +65,7 @@ class TableFiles:
         expected: Sequence[str] | None = None,
         text: Sequence[str] = (),
     ) -> None:
-        self.option, self.expected, self.text = option, expected, tuple(sorted(text))
+        self.path, self.option, self.expected, self.text = path, option, expected, tuple(sorted(text))
         self.given, self.cache = dialect, Cache(cache_dir)
         try:
             self.files = find_files(path, option)
@@ -73,6 +73,8 @@ class TableFiles:
             kinds = {file: is_parquet(file) for file in self.files}
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror})", option=option, value=path) from error
+        self.name = str(self.files[0])  # in messages
+        self.categories: list[str] = []  # columns that are declared to be categories
         self.is_parquet = kinds[self.files[0]]
         for file, kind in kinds.items():
             if kind != self.is_parquet:

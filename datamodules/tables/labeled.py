@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from datamodules.base import Stage
 from datamodules.errors import DataError, check_names
 from datamodules.sampler import Samples
 from datamodules.tables.files import Part, TableFiles
-from datamodules.tables.values import TaskName, encode_target, infer_target
+from datamodules.tables.values import TaskName, count_distinct, encode_target, infer_target
 from datamodules.user_data import Source, UserDataModule
 
 
@@ -33,7 +34,7 @@ class LabeledSource(Source):
     @cached_property
     def given(self) -> dict[Stage, TableFiles]:
         """The files to train on, under `train`, and those of their own for validation and test."""
-        paths: dict[Stage, str | None] = {"val": self.data.val_path, "test": self.data.test_path}
+        paths: dict[Stage, Any] = {"val": self.data.val_path, "test": self.data.test_path}
         others = {stage: self.data.open(path, f"{stage}_path") for stage, path in paths.items() if path is not None}
         return {"train": self.files, **others}
 
@@ -54,8 +55,10 @@ class LabeledSource(Source):
     @cached_property
     def target(self) -> tuple[TaskName, list[str] | None]:
         """The task, and the names of its classes, as inferred from the rows to train on."""
-        part, name = self.parts["train"], self.target_column
-        return infer_target(part.table[name], name, self.data.given_task, part.where, self.data.target_option)
+        part, name, task = self.parts["train"], self.target_column, self.data.given_task
+        if task is None and name in self.files.categories:
+            task = "binary" if count_distinct(part.table[name]) == 2 else "multiclass"
+        return infer_target(part.table[name], name, task, part.where, self.data.target_option)
 
     def targets(self, part: Part) -> Tensor:
         """Return class indices, int64, or values in their own unit, float32; shape `(N,)`.
@@ -64,7 +67,7 @@ class LabeledSource(Source):
             DataError: If a label is none of the training classes, or a value is not a number.
         """
         name, classes = self.target_column, self.data.class_names
-        check_names([name], part.table.column_names, str(part.files.files[0]))
+        check_names([name], part.table.column_names, part.files.name)
         return torch.from_numpy(encode_target(part.table[name], name, classes, part.where, self.data.target_option))
 
 
@@ -106,7 +109,8 @@ class LabeledDataModule(UserDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(path, **kwargs)
-        self.val_path, self.test_path = val_path, test_path
+        self.val_path: str | pa.Table | None = val_path
+        self.test_path: str | pa.Table | None = test_path
         self.given_task = task
         self.dialect = header, delimiter, quote, decimal, encoding, tuple(missing_values)
 

@@ -134,7 +134,8 @@ def tidy(table: pa.Table, text: Collection[str] = ()) -> pa.Table:
 def _tidy_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
         return pa.float32()
-    if pa.types.is_large_string(kind) or pa.types.is_dictionary(kind) or pa.types.is_time(kind):
+    is_text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    if is_text or pa.types.is_dictionary(kind) or pa.types.is_time(kind):
         return pa.string()
     if pa.types.is_timestamp(kind) or pa.types.is_date64(kind):
         return pa.timestamp("us", tz=getattr(kind, "tz", None))

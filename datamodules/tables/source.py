@@ -48,7 +48,7 @@ class TableSource(LabeledSource):
         """The name of the column to predict."""
         data, names = self.data, self.files.names
         target = data.target or names[-1]
-        check_names([target], names, data.path, "target", target)
+        check_names([target], names, self.files.path, "target", target)
         if target in (*data.exclude, data.key_column, data.group_column, data.time_column):
             raise DataError("it cannot be predicted and excluded at once", "name another", "target", target)
         return target
@@ -56,7 +56,7 @@ class TableSource(LabeledSource):
     def labeled(self, files: TableFiles) -> Part:
         """Read the rows that have a target."""
         table = files.read()
-        check_names([self.target_column], table.column_names, str(files.files[0]))
+        check_names([self.target_column], table.column_names, files.name)
         missing = is_missing(table[self.target_column])
         self.check_labeled(files, int(missing.sum()), len(table))
         if not missing.any():
@@ -72,15 +72,15 @@ class TableSource(LabeledSource):
     def check_labeled(self, files: TableFiles, unlabeled: int, size: int) -> None:
         """Warn about rows without a target; raise an error if no row has one."""
         if unlabeled == size:
-            raise DataError(f"{files.files[0]}: no row has a value in the target column {self.target_column!r}")
+            raise DataError(f"{files.name}: no row has a value in the target column {self.target_column!r}")
         if unlabeled:
             logger.warning(
-                "%s: %s rows without a value of %s are dropped", files.files[0], f"{unlabeled:,}", self.target_column
+                "%s: %s rows without a value of %s are dropped", files.name, f"{unlabeled:,}", self.target_column
             )
 
     def warn_new(self) -> None:
         """Log that a model is tested on another table than its own, which is not divided."""
-        logger.info("%s is not what the model was trained on: all of its rows are used", self.data.path)
+        logger.info("%s is not what the model was trained on: all of its rows are used", self.files.path)
 
     def warn_unknown(self) -> None:
         """Log the columns that the model was not trained with."""
@@ -88,7 +88,7 @@ class TableSource(LabeledSource):
         unknown = [name for name in self.files.names if name not in known]
         if unknown:
             names = ", ".join(unknown)
-            logger.warning("%s: columns that the model does not know are ignored: %s", self.data.path, names)
+            logger.warning("%s: columns that the model does not know are ignored: %s", self.files.path, names)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class TableInMemory(TableSource):
         return splits
 
     def _encode(self, part: Part) -> Tensor:
-        return torch.from_numpy(self.data.columns.encode(part.table, part.where, str(part.files.files[0])))
+        return torch.from_numpy(self.data.columns.encode(part.table, part.where, part.files.name))
 
     @cached_property
     def everything(self) -> Any:  # noqa: ANN401  # a data set
@@ -166,7 +166,7 @@ class StreamedTable(TableSource):
         for stage, files in self.given.items():
             table = self._row_groups(files)
             names = [self.target_column, *([data.group_column] if data.group_column and stage == "train" else [])]
-            check_names(names, table.names, str(files.files[0]))
+            check_names(names, table.names, files.name)
             division = self._division if stage == "train" else None
             scanned = scan(table, self.target_column, division, files.where, data.text_columns)
             self.check_labeled(files, scanned.unlabeled, table.num_rows)
@@ -194,7 +194,7 @@ class StreamedTable(TableSource):
         """The training, validation and test splits, a `TableStream` each; an empty one is absent."""
         rows = int(self.scans["train"][1].counts[0].sum())
         if not rows:
-            raise DataError(f"{self.data.path}: no row is left to train on", "hold out less")
+            raise DataError(f"{self.files.path}: no row is left to train on", "hold out less")
         self.data.fit(self.parts["train"], None, rows)
         found: dict[Stage, Any] = {}
         for given, (table, scanned) in self.scans.items():
@@ -257,4 +257,5 @@ class StreamedTable(TableSource):
         target, classes = (self.target_column, data.class_names) if labeled else (None, None)
         size = data.batch_size * (1 if trains else EVALUATION_BATCHES)
         columns, where = data.columns, files.where
-        return TableStream(table, columns, target, classes, stage, counts, division, size, trains, data.seed, where)
+        order, drop_last = (size, trains, data.seed), trains and data.drop_last
+        return TableStream(table, columns, target, classes, stage, counts, division, *order, where, drop_last)

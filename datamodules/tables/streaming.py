@@ -43,6 +43,7 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
         shuffle: Whether the order is random.
         seed: Seed of the order.
         where: Returns the place of a value, for messages.
+        drop_last: Whether to leave out a last batch that is not full.
         epoch: The epoch, which determines the order.
         start: How many batches the next epoch skips, as an interrupted run has seen them.
         rank: Which process of a distributed run this is.
@@ -60,6 +61,7 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
     shuffle: bool
     seed: int
     where: Where
+    drop_last: bool = False
     epoch: int = 0
     start: int = 0
     rank: int = 0
@@ -108,6 +110,8 @@ class TableStream(IterableDataset[tuple[Tensor, Tensor] | Tensor]):
 
     def _edges(self) -> list[int]:
         """Return the edges of batches among the rows of this process; a last batch of a single row joins another."""
+        if self.drop_last:
+            return [*range(0, self.num_samples + 1, self.batch_size)]
         edges = [*range(0, self.num_samples, self.batch_size), self.num_samples]
         if len(edges) > 2 and edges[-1] - edges[-2] == 1 and self.batch_size > 2:
             del edges[-2]

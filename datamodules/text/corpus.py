@@ -173,7 +173,8 @@ class TextCorpusDataModule(UserDataModule):
             problem = f"no character to {PURPOSES[stage]} is in the vocabulary"
             raise DataError(problem, "give a text in the language of the training text", "path", self.path)
         starts, jitter = (windows.movable_starts, self.context_length) if moves else (windows.starts, 0)
-        order = BatchSampler(starts, self.batch_size, moves, self.seed, jitter=jitter)
+        drop_last = self.drop_last and moves
+        order = BatchSampler(starts, self.batch_size, moves, self.seed, jitter=jitter, drop_last=drop_last)
         return [self._make_loader(windows, order)]
 
     def predict_dataloader(self) -> list[DataLoader[Any]]:

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -255,3 +256,24 @@ def test_names_of_options_are_kept_for_the_checkpoint_but_not_for_the_logger() -
 def test_an_image_with_its_channels_last_is_not_scrambled() -> None:
     with pytest.raises(DataError, match=r"an input is \(1, 8, 8\),.* not \(8, 8, 1\)"):
         DigitsDataModule().encode(torch.zeros(8, 8, 1))
+
+
+def test_a_last_training_batch_that_is_not_full_may_be_left_out(pool: Samples) -> None:
+    data = Table(pool, batch_size=50, drop_last=True)  # of 144
+    assert [len(x) for x, _ in data.train_dataloader()] == [50, 50]
+    assert [len(x) for x, _ in data.val_dataloader()[0]] == [16]
+    assert [len(x) for x, _ in data.test_dataloader()[0]] == [40]
+    without_test = Table(pool, batch_size=50, drop_last=True, test_fraction=0, val_fraction=0.25)
+    assert sum(len(x) for x, _ in without_test.predict_dataloader()[0]) == 150
+
+
+def test_a_split_smaller_than_a_batch_has_none_to_leave_out(pool: Samples) -> None:
+    data = Table(pool, batch_size=150, drop_last=True)
+    with pytest.raises(DataError, match=r"^drop_last=True: 144 training samples do not fill a batch of 150; give a "):
+        data.train_dataloader()
+
+
+def test_hyperparameters_and_settings_are_primitives() -> None:
+    data = ToyDataModule("iris", val_fraction=np.float64(0.25), batch_size=np.int64(8))
+    assert {type(data.hparams[name]) for name in ("val_fraction", "batch_size")} == {float, int}
+    assert {type(value) for value in data.resumed_settings().values()} == {float, int, str, bool}

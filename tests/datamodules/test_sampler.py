@@ -290,3 +290,39 @@ def test_weights_draw_the_classes_equally_often() -> None:
     assert _flat(sampler) == first
     sampler.set_epoch(1)
     assert _flat(sampler) != first
+
+
+@pytest.mark.parametrize(("size", "batch_size", "count"), [(9, 4, 2), (10, 4, 2), (8, 4, 2), (3, 4, 0), (7, 1, 7)])
+@pytest.mark.parametrize("sorted_by_length", [False, True])
+def test_a_last_batch_that_is_not_full_is_left_out(
+    size: int, batch_size: int, count: int, sorted_by_length: bool
+) -> None:
+    lengths = torch.arange(size) if sorted_by_length else None
+    sampler = BatchSampler(torch.arange(size), batch_size, shuffle=True, lengths=lengths, drop_last=True)
+    seen = set()
+    for epoch in range(40):
+        sampler.set_epoch(epoch)
+        batches = _batches(sampler)
+        assert [len(batch) for batch in batches] == [batch_size] * count
+        assert len(sampler) == count
+        assert len(set(_flat(sampler))) == count * batch_size
+        seen |= set(_flat(sampler))
+    assert seen == (set(range(size)) if count else set())  # not always the same, as the shortest ones
+
+
+def test_a_run_without_last_batches_is_resumed_where_it_was() -> None:
+    sampler = BatchSampler(torch.arange(103), 10, shuffle=True, drop_last=True)
+    whole = _batches(sampler)
+    sampler.start = 7
+    assert _batches(sampler) == whole[7:]
+
+
+@pytest.mark.parametrize(("size", "world_size"), [(103, 4), (100, 4), (33, 2), (3, 4)])
+def test_without_last_batches_no_rank_repeats_a_sample(
+    monkeypatch: pytest.MonkeyPatch, size: int, world_size: int
+) -> None:
+    samplers = _ranks(monkeypatch, world_size, indices=torch.arange(size), batch_size=8, shuffle=True, drop_last=True)
+    batches = [_batches(sampler) for sampler in samplers]
+    assert {len(shared) for shared in batches} == {size // world_size // 8}
+    seen = [index for shared in batches for batch in shared for index in batch]
+    assert len(set(seen)) == len(seen) == size // world_size // 8 * 8 * world_size

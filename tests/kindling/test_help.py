@@ -1,5 +1,7 @@
 """The help that people read."""
 
+from collections.abc import Callable
+
 import pytest
 
 from kindling.help import DATA, MODELS
@@ -29,3 +31,9 @@ def test_all_flags_are_shown_when_asked_for(run: Run, capsys: pytest.CaptureFixt
     assert whole == _help(run, capsys, "fit --help")
     assert "--trainer.reload_dataloaders_every_n_epochs" in whole
     assert "--checkpoint.save_top_k" in whole
+
+
+def test_data_from_python_are_not_offered(mistake: Callable[[str], str]) -> None:
+    assert "ArrayDataModule" not in DATA
+    answer = "ArrayDataModule takes X and y, arrays or tensors, from Python only; give another data module."
+    assert answer in mistake("--data ArrayDataModule")

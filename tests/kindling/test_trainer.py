@@ -1,7 +1,9 @@
 """What a Trainer is made of: the user's callbacks and loggers beside ours, in one folder."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -163,3 +165,83 @@ def test_a_stream_has_no_batch_to_overfit(mistake: Callable[[str], str], tmp_pat
     (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"{i},{i % 5}.5\n" for i in range(400)))
     line = f"--model LitMLP --data CSVDataModule --data.path {tmp_path}/t.csv --data.streaming true --overfit_batches 1"
     assert "--overfit_batches: a stream has no batches to come back to" in mistake(line)
+
+
+@pytest.fixture
+def four_gpus(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A machine that seems to have four GPUs; returns what the Trainer, which uses the CPU, was asked for."""
+    asked: dict[str, Any] = {}
+    create = Trainer.__init__
+
+    @functools.wraps(create)
+    def init(self: Trainer, *args: Any, **options: Any) -> None:
+        asked.update(options)
+        create(self, *args, **{**options, "accelerator": "cpu", "devices": 1, "strategy": "auto"})
+
+    monkeypatch.setattr("kindling.trainer.device_count", lambda: 4)
+    monkeypatch.setattr(Trainer, "__init__", init)
+    return asked
+
+
+FEW = "one of 4 GPUs is used, as 1,294 training samples are few; --devices 4 uses all of them\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "devices", "said"),
+    [
+        ("", 1, FEW),
+        ("--accelerator gpu", 1, FEW),
+        ("--devices auto", 1, FEW),
+        ("--devices 2", "2", ""),
+        ("--devices [1]", [1], ""),
+        ("--strategy ddp", "auto", ""),
+        ("--accelerator cpu", "auto", ""),
+    ],
+)
+def test_few_samples_are_trained_on_one_gpu(
+    run: Run,
+    four_gpus: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: str,
+    devices: object,
+    said: str,
+) -> None:
+    monkeypatch.setattr("kindling.cli.KindlingCLI._run_subcommand", lambda *_: None)
+    run(f"--max_epochs 1 {flags}")
+    assert four_gpus["devices"] == devices
+    assert [line for line in capsys.readouterr().out.splitlines(True) if "GPUs" in line] == [said] * bool(said)
+
+
+def test_the_choice_of_one_gpu_is_not_in_the_configuration(run: Run, four_gpus: dict[str, Any]) -> None:
+    run(f"{QUICK}")
+    assert four_gpus["devices"] == 1
+    assert yaml.safe_load((RUN / "version_0/config.yaml").read_text())["trainer"]["devices"] == "auto"
+
+
+def test_many_samples_are_trained_on_all_and_predicted_by_one(
+    run: Run, four_gpus: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kindling.trainer.FEW", 1294)
+    run(QUICK)
+    assert four_gpus["devices"] == "auto"
+    run(f"predict --ckpt_path {RUN}/version_0/checkpoints/best.ckpt")
+    assert four_gpus["devices"] == 1
+    assert "one of 4 GPUs is used, as predictions are written by one process\n" in capsys.readouterr().out
+
+
+def test_a_gpu_is_chosen_by_its_number(run: Run, monkeypatch: pytest.MonkeyPatch, workdir: Path) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("kindling.cli.KindlingCLI._run_subcommand", lambda *_: None)
+    cli = run("--accelerator gpu --devices [1]")
+    assert str(cli.trainer.strategy.root_device) == "cuda:1"
+
+
+def test_a_gpu_that_is_not_there_is_a_mistake(
+    mistake: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, workdir: Path
+) -> None:
+    assert "--devices: it names a GPU, and this machine has none that torch can use" in mistake("--devices [1]")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert "--devices [1]: the GPUs of this machine are [0]." in mistake("--accelerator gpu --devices [1]")

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from datamodules import DigitsDataModule, Samples, ToyDataModule
-from lit_models import LitConvNet, LitLeNet, LitLinearRegression, LitMLP, LitModule
+from datamodules import CSVDataModule, DigitsDataModule, Samples, ToyDataModule
+from datamodules.toy import ToyName
+from lit_models import LitConvNet, LitGPT, LitLeNet, LitLinearRegression, LitMLP, LitModule, LitSiamese, ModelError
 from lit_models.tasks import Regression
 from tests.helpers.trainers import quiet_trainer
 
@@ -282,3 +283,42 @@ def test_a_column_of_targets_is_as_good_as_a_row() -> None:
     trainer = quiet_trainer()
     trainer.fit(LitLinearRegression(3), loader, loader)
     assert trainer.callback_metrics["val_mae"].isfinite()
+
+
+# Models for data
+
+
+@pytest.mark.parametrize(
+    ("cls", "data", "options", "expected"),
+    [
+        (LitMLP, "iris", {"hidden": [8]}, {"in_features": 4, "num_outputs": 3, "task": "multiclass", "hidden": [8]}),
+        (LitMLP, "diabetes", {}, {"in_features": 10, "num_outputs": 1, "task": "regression"}),
+        (LitMLP, "iris", {"num_outputs": 7}, {"in_features": 4, "num_outputs": 7}),
+        (LitSiamese, "iris", {"encoder": "LitMLP", "embedding_dim": 2}, {"in_features": 4}),
+        (LitConvNet, None, {"channels": [4]}, {"input_shape": [1, 8, 8], "num_outputs": 10}),
+    ],
+)
+def test_a_model_for_data_has_their_sizes(
+    cls: type[LitModule], data: ToyName | None, options: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    module = DigitsDataModule() if data is None else ToyDataModule(data)
+    model = cls.for_data(module, **options)
+    assert type(model) is cls
+    assert {name: model.hparams[name] for name in expected} == expected
+    x, _ = module.splits["train"][:2]
+    assert len(model(x)) == 2
+
+
+def test_a_model_for_data_with_categories_gets_their_codes() -> None:
+    columns = {"a": list(range(40)), "c": ["u", "v"] * 20, "y": [0.5, 1.5, 2.5, 3.5] * 10}
+    data = CSVDataModule(columns)
+    assert LitMLP.for_data(data).hparams["cat_cardinalities"] == data.cat_cardinalities == [3]
+    with pytest.raises(ModelError, match=r"^LitConvNet: it takes no cat_cardinalities, .*; give another model\.$"):
+        LitConvNet.for_data(data)
+
+
+def test_a_model_for_data_that_it_cannot_read_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"^LitGPT: it reads running text, which these data are not; .*"):
+        LitGPT.for_data(ToyDataModule("iris"))
+    with pytest.raises(ModelError, match=r"^data: list has no size or task to fill in; give a data module\.$"):
+        LitMLP.for_data([1, 2])

@@ -390,3 +390,21 @@ def test_two_processes_stream_together(path: str, workdir: Path) -> None:
     summary = json.loads(Path("runs/LitMLP-CSVDataModule/version_0/summary.json").read_text())
     size = stream_of(path).splits["train"].size
     assert summary["steps"] == 2 * math.ceil(math.ceil(size / 2) / 16)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_last_batch_that_is_not_full_may_be_left_out(path: str, num_workers: int) -> None:
+    data = stream_of(path, val_fraction=0, test_fraction=0, batch_size=90, drop_last=True, num_workers=num_workers)
+    loader = data.train_dataloader()
+    dropped = set()
+    for _ in range(2):
+        batches = numbers(loader)
+        assert [len(batch) for batch in batches] == [90] * 4
+        assert len(loader) == 4
+        dropped |= set(range(SIZE)) - {row for batch in batches for row in batch}
+    assert len(dropped) > 40
+    assert sum(len(y) for _, y in stream_of(path, drop_last=True).test_dataloader()[0]) == len(
+        rows_of(stream_of(path), "test")
+    )
+    with pytest.raises(DataError, match=r"^drop_last=True: 400 training samples do not fill a batch of 500"):
+        stream_of(path, val_fraction=0, test_fraction=0, batch_size=500, drop_last=True).train_dataloader()
