@@ -3,7 +3,6 @@
 import sys
 import traceback
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from jsonargparse import ArgumentError, Namespace
@@ -20,6 +19,7 @@ from kindling.callbacks import BestCheckpoint, Doctor, EarlyStopping, MetricInte
 from kindling.callbacks.summary import log_hyperparameters
 from kindling.checkpoints import Checkpoint, find_checkpoint, import_named, newest_checkpoint, read_trusted
 from kindling.compatibility import choose, hold_out, init_args, link, load_data_state, prepare, without_inferred
+from kindling.cross_validation import cross_validate
 from kindling.errors import USER_ERRORS, explain, filter_warnings, is_mistake, show_messages
 from kindling.help import USAGE, description, short_help
 from kindling.optimizers import GROUPS, resolve_groups, try_optimizer
@@ -285,37 +285,6 @@ def _name(config: Any) -> str:  # noqa: ANN401  # a dict or a Namespace
     return str(config["class_path"]).rpartition(".")[2]
 
 
-def _cross_validate(args: list[str]) -> KindlingCLI:
-    """Fit once for every fold, and print the mean and the standard deviation of each metric."""
-    measured: list[dict[str, float]] = []
-    baselines: list[dict[str, dict[str, float]]] = []
-    while True:
-        cli = KindlingCLI(args, fold=len(measured))
-        # The fold is the test split, or the validation split where the data have a test split of their own.
-        measured.append(cli.summary.summary.get("test" if cli.datamodule.fold_is_test else "best", {}))
-        baselines.append(cli.summary.summary.get("baselines", {}) if cli.datamodule.fold_is_test else {})
-        num_folds = cli.datamodule.num_folds
-        if is_first_process():
-            print(f"fold {len(measured)} of {num_folds}:", *(f"{k} {v:.4g}" for k, v in measured[-1].items()), sep="  ")
-        if len(measured) == num_folds:
-            break
-    if is_first_process() and measured[0]:
-        print(f"mean and standard deviation over {len(measured)} folds")
-        for name in measured[0]:
-            print(f"  {name:<12} {_mean([metrics[name] for metrics in measured if name in metrics])}")
-        for name in reversed(baselines[0]):
-            folds = [found[name] for found in baselines if name in found]
-            if len(folds) == len(measured):  # the commonest class may be another in each fold
-                means = [f"{of} {_mean([fold[of] for fold in folds])}" for of in measured[0] if of in folds[0]]
-                print(f"  baseline {name:<{max(map(len, baselines[0]))}}", *means, sep="  ")
-    return cli
-
-
-def _mean(values: list[float]) -> str:
-    """Return the mean of the folds, and their standard deviation."""
-    return f"{fmean(values):.4g}" + (f" +- {stdev(values):.2g}" if len(values) > 1 else "")
-
-
 def main(args: list[str] | None = None) -> KindlingCLI:
     """Run a command line.
 
@@ -339,7 +308,7 @@ def main(args: list[str] | None = None) -> KindlingCLI:
             raise SystemExit(0)
         args = expand(args)
         if args[0] == CROSS_VALIDATE:
-            return _cross_validate(["fit", *args[1:]])
+            return cross_validate(lambda fold: KindlingCLI(["fit", *args[1:]], fold))
         return KindlingCLI(args)
     except Exception as error:
         if debug or not is_mistake(error):
