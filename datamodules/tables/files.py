@@ -229,6 +229,11 @@ class TableFiles:
             for table in itertools.chain([first], tables):
                 writer.write_table(table, row_group_size=max(1, BLOCK // (8 * max(1, table.num_columns))))
 
+    @property
+    def detected_encoding(self) -> str | None:
+        """The encoding that was detected, where it was neither given nor UTF-8."""
+        return None if self.is_parquet else self.encodings.detected
+
     def places(self, numbers: Sequence[int]) -> list[str]:
         """Return where rows, counted from 0 through all files, stand: `line 7`, after the file if there are several.
 

@@ -52,7 +52,7 @@ class TableFrame(TableFiles):
     ) -> None:
         self.table, self.text, self.missing_values = table, tuple(sorted(text)), missing_values
         self.path = self.name = "the frame" if option == "path" else f"the frame of {option}"
-        self.size, self.is_packed = 0, False  # nothing on disk
+        self.size, self.is_packed, self.is_parquet = 0, False, True  # nothing on disk, nothing to decode
         self.categories = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
 
     @cached_property
@@ -95,6 +95,10 @@ class TableFrame(TableFiles):
     def as_parquet(self) -> NoReturn:
         """Raise a `DataError`: a table in memory is not streamed."""
         raise DataError("a frame is in memory, and is not streamed", "leave it out", "streaming", True)
+
+    def places(self, numbers: Sequence[int]) -> list[str]:
+        """Return where rows stand, counted from 0."""
+        return [f"row {number} (from 0)" for number in numbers]
 
     def where(self, row: int, column: str) -> str:
         """Return the place of a value, with the value; rows count from 0."""

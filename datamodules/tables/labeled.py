@@ -157,7 +157,7 @@ class LabeledDataModule(UserDataModule):
     @property
     def detected_encoding(self) -> str | None:
         """The encoding of all files to train, validate and test on, if it was detected and is not UTF-8."""
-        found = {None if files.is_parquet else files.encodings.detected for files in self.source.given.values()}
+        found = {files.detected_encoding for files in self.source.given.values()}
         return found.pop() if len(found) == 1 else None
 
     @property

@@ -16,7 +16,7 @@ from tests.helpers.front_door import Run
 from tests.helpers.trainers import quiet_trainer
 
 TABLE = "--data CSVDataModule --data.path t.csv --data.target y --max_epochs 1"
-RUN = Path("runs/LitMLP-CSVDataModule/version_0")
+RUN = Path("runs/LitMLPEnsemble-CSVDataModule/version_0")
 
 
 @pytest.fixture
