@@ -11,8 +11,7 @@ from lit_models.errors import ModelError, check_dropout, check_non_negative, che
 from lit_models.modules.text_encoders import PAD, EncoderName, TextNet
 
 # What suits an encoder where nothing is given: size of the embeddings, learning rate, and embeddings of pairs.
-DEFAULTS: dict[EncoderName, tuple[int, float, int]] = {"ngrams": (16, 3e-3, 100_000)}
-OTHERS = (128, 1e-3, 0)
+EMBEDDING_DIM, LR, PAIRS = {"ngrams": 16}, {"ngrams": 3e-3}, {"ngrams": 100_000}
 
 
 class LitTextClassifier(LitModule):
@@ -66,10 +65,10 @@ class LitTextClassifier(LitModule):
     ) -> None:
         if kwargs.get("task") == "next_token":
             raise ModelError("LitTextClassifier predicts from a whole text", "use LitGPT", "task", "next_token")
-        given, defaults = (embedding_dim, lr, pairs), DEFAULTS.get(encoder, OTHERS)
-        embedding_dim, lr, pairs = (usual if one is None else one for one, usual in zip(given, defaults, strict=True))
+        embedding_dim = EMBEDDING_DIM.get(encoder, 128) if embedding_dim is None else embedding_dim
+        lr = LR.get(encoder, 1e-3) if lr is None else lr
+        pairs = PAIRS.get(encoder, 0) if pairs is None else pairs
         super().__init__(lr=lr, **kwargs)
-        self.hparams["lr"] = lr
         check_dropout(dropout)
         check_sizes(embedding_dim=embedding_dim, max_length=max_length)
         check_sizes(num_layers=num_layers, num_heads=num_heads, width=width)

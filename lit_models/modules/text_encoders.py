@@ -192,7 +192,7 @@ class TextNet(nn.Module):
                 self.embedding.weight[vocab_size:] = 0
         self.is_sum = encoder == "ngrams"
         self.encoder: BagEncoder | CNNEncoder | RecurrentEncoder | TransformerEncoder
-        if encoder in ("ngrams", "bag"):
+        if encoder == "ngrams" or encoder == "bag":
             self.encoder = BagEncoder(embedding_dim)
         elif encoder == "cnn":
             self.encoder = CNNEncoder(embedding_dim, width)
@@ -214,27 +214,27 @@ class TextNet(nn.Module):
 
     def sum_of_means(self, ids: Tensor) -> Tensor:
         """Return the mean embedding of a text's tokens, plus that of its pairs, plus that of its subwords, `(B, E)`."""
+        tokens, place = ids, None
+        if self.training and self.num_subwords:  # each token once, a fifth of the work, which no exported graph can
+            tokens, place = ids.unique(return_inverse=True)
         parts = [ids]
         if self.pairs:
             parts.append(self.bigram_ids(ids))
-        tokens, place = ids, None
         if self.num_subwords:
-            if self.training:  # each token of the batch once, in a fifth of the time, which no exported graph can
-                tokens, place = ids.unique(return_inverse=True)
             parts.append(self.subwords[tokens].long())
-        # All in one lookup: each one costs a gradient of the size of the whole table.
-        sizes, shapes = [part.numel() for part in parts], [part.shape for part in parts]
-        found = self.embedding(torch.cat([part.flatten() for part in parts])).split(sizes)
-        vectors = [each.unflatten(0, shape) for each, shape in zip(found, shapes, strict=True)]
-        encoded = self.encoder(vectors[0], ids != PAD)
+        # In one lookup, as the gradient of each has the size of the whole table.
+        found = self.embedding(torch.cat([part.flatten() for part in parts]))
+        vectors = found.split([part.numel() for part in parts])
+        total: Tensor = self.encoder(vectors[0].unflatten(0, ids.shape), ids != PAD)
         if self.pairs:
-            encoded = encoded + self.encoder(vectors[1], parts[1] != PAD)
+            total = total + self.encoder(vectors[1].unflatten(0, parts[1].shape), parts[1] != PAD)
         if self.num_subwords:
-            sums, counts = vectors[-1].sum(-2), (parts[-1] != PAD).sum(-1, keepdim=True)
+            sums = vectors[-1].unflatten(0, parts[-1].shape).sum(-2)
+            counts = (parts[-1] != PAD).sum(-1, keepdim=True)
             if place is not None:
-                sums, counts = F.embedding(place, sums), F.embedding(place, counts)
-            encoded = encoded + sums.sum(1) / counts.sum(1).clamp(min=1)
-        return encoded
+                sums, counts = F.embedding(place, sums), counts[place]
+            total = total + sums.sum(1) / counts.sum(1).clamp(min=1)
+        return total
 
     def set_subwords(self, hashes: Tensor) -> None:
         """Set which subwords each token has, by their hashes, `(V, n)`, integers; 0 is none. Those set before stay."""
