@@ -20,6 +20,7 @@ from datamodules.tables.labeled import LabeledDataModule
 from datamodules.text.labeled_lines import open_texts
 from datamodules.text.labeled_source import TextSource, oddities, strings
 from datamodules.text.ragged import RaggedTokens
+from datamodules.text.subwords import subword_hashes
 from datamodules.text.tokenizer import KINDS, SPECIAL, Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -137,12 +138,13 @@ class TextCSVDataModule(LabeledDataModule):
 
     @cached_property
     def statistics(self) -> dict[str, Tensor]:
-        """Mean and standard deviation of a regression's target, `()`; nothing for classes."""
+        """Hashes of the tokens' `subwords`, `(vocab_size, n)`; mean and standard deviation of a regression's target."""
+        found = {"subwords": subword_hashes(self.tokenizer.tokens)}
         if self.task != "regression":
-            return {}
+            return found
         samples, indices = self.splits["train"]
         mean, std = moments(samples.y[indices])
-        return {"target_mean": mean, "target_std": std}
+        return {**found, "target_mean": mean, "target_std": std}
 
     def setup(self, stage: str) -> None:
         """Read and divide the texts; before training, log what is predicted from what."""

@@ -159,6 +159,14 @@ class Tokenizer:
         """Number of ids."""
         return int(self._pipeline.get_vocab_size())
 
+    @property
+    def tokens(self) -> list[str]:
+        """The token of each id; nothing for padding and what is out of vocabulary."""
+        found = [""] * self.size
+        for token, at in self._pipeline.get_vocab().items():
+            found[at] = token if at > UNKNOWN else ""
+        return found
+
     def encode(self, texts: Iterable[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Encode texts.
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from lit_models.errors import ModelError
 
-EncoderName = Literal["bag", "cnn", "gru", "lstm", "transformer"]
+EncoderName = Literal["ngrams", "bag", "cnn", "gru", "lstm", "transformer"]
 
 PAD, UNKNOWN = 0, 1  # ids of padding and of tokens that are not in the vocabulary
 HASH = 116_049_371  # fastText's
+MAX_SUBWORDS = 32  # of a token
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -152,7 +153,13 @@ class TextNet(nn.Module):
     """An embedding for every token, an encoder of a text of any length, and a linear head.
 
     Takes the arguments of `LitTextClassifier`, and `num_outputs`.
+
+    Of `ngrams`, a text is the sum of three means: of its tokens, its pairs, and the subwords of its tokens (Joulin et
+    al. 2016; Bojanowski et al. 2017). Pairs and subwords start from 0, so that one that training has not seen says
+    nothing, and have means of their own, as there are many more of them.
     """
+
+    subwords: Tensor
 
     def __init__(
         self,
@@ -166,18 +173,26 @@ class TextNet(nn.Module):
         num_heads: int,
         dropout: float,
         pairs: int,
+        subwords: int,
         sparse: bool,
     ) -> None:
         super().__init__()
         self.vocab_size = vocab_size
         self.pairs = pairs
-        self.embedding = nn.Embedding(vocab_size + pairs, embedding_dim, padding_idx=PAD, sparse=sparse)
+        self.num_subwords = subwords if encoder == "ngrams" else 0
+        size = vocab_size + pairs + self.num_subwords
+        self.embedding = nn.Embedding(size, embedding_dim, padding_idx=PAD, sparse=sparse)
+        if self.num_subwords:  # the embeddings of the subwords of each token; padding until they are known
+            self.register_buffer("subwords", torch.zeros(vocab_size, MAX_SUBWORDS, dtype=torch.int32))
         # Ten times smaller than torch's, so that rare tokens, which are hardly trained, have little influence.
         with torch.no_grad():
             self.embedding.weight.mul_(0.1)
             self.embedding.weight[UNKNOWN] = 0  # no influence, unless training has such tokens
+            if encoder == "ngrams":
+                self.embedding.weight[vocab_size:] = 0
+        self.is_sum = encoder == "ngrams"
         self.encoder: BagEncoder | CNNEncoder | RecurrentEncoder | TransformerEncoder
-        if encoder == "bag":
+        if encoder == "ngrams" or encoder == "bag":
             self.encoder = BagEncoder(embedding_dim)
         elif encoder == "cnn":
             self.encoder = CNNEncoder(embedding_dim, width)
@@ -189,10 +204,45 @@ class TextNet(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Compute outputs, `(B, num_outputs)`, from token ids, `(B, T)`, int64."""
+        if self.is_sum:
+            outputs: Tensor = self.head(self.sum_of_means(ids))
+            return outputs
         if self.pairs:
             ids = torch.cat([ids, self.bigram_ids(ids)], dim=1)
-        outputs: Tensor = self.head(self.encoder(self.embedding(ids), ids != PAD))
+        outputs = self.head(self.encoder(self.embedding(ids), ids != PAD))
         return outputs
+
+    def sum_of_means(self, ids: Tensor) -> Tensor:
+        """Return the mean embedding of a text's tokens, plus that of its pairs, plus that of its subwords, `(B, E)`."""
+        tokens, place = ids, None
+        if self.training and self.num_subwords:  # each token once, a fifth of the work, which no exported graph can
+            tokens, place = ids.unique(return_inverse=True)
+        parts = [ids]
+        if self.pairs:
+            parts.append(self.bigram_ids(ids))
+        if self.num_subwords:
+            parts.append(self.subwords[tokens].long())
+        # In one lookup, as the gradient of each has the size of the whole table.
+        found = self.embedding(torch.cat([part.flatten() for part in parts]))
+        vectors = found.split([part.numel() for part in parts])
+        total: Tensor = self.encoder(vectors[0].unflatten(0, ids.shape), ids != PAD)
+        if self.pairs:
+            total = total + self.encoder(vectors[1].unflatten(0, parts[1].shape), parts[1] != PAD)
+        if self.num_subwords:
+            sums = vectors[-1].unflatten(0, parts[-1].shape).sum(-2)
+            counts = (parts[-1] != PAD).sum(-1, keepdim=True)
+            if place is not None:
+                sums, counts = F.embedding(place, sums), counts[place]
+            total = total + sums.sum(1) / counts.sum(1).clamp(min=1)
+        return total
+
+    def set_subwords(self, hashes: Tensor) -> None:
+        """Set which subwords each token has, by their hashes, `(V, n)`, integers; 0 is none. Those set before stay."""
+        if not self.num_subwords or self.subwords.any():
+            return
+        hashes = hashes[: self.vocab_size, :MAX_SUBWORDS].to(self.subwords.device, torch.long)
+        ids = self.vocab_size + self.pairs + hashes % self.num_subwords
+        self.subwords[: len(ids), : ids.shape[1]] = ids.masked_fill(hashes == 0, PAD).int()
 
     def bigram_ids(self, ids: Tensor) -> Tensor:
         """Hash pairs of successive tokens, `(B, T)`, to ids after the vocabulary, `(B, T - 1)` (Joulin et al. 2016)."""

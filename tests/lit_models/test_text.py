@@ -27,7 +27,11 @@ def _seed() -> None:
 
 
 def _small(encoder: EncoderName = "bag", **options: Any) -> LitTextClassifier:
-    return LitTextClassifier(encoder=encoder, **{**SMALL, **options})
+    model = LitTextClassifier(encoder=encoder, **{**SMALL, **options})
+    if encoder == "ngrams":  # as if it were trained, on data that know the subwords
+        nn.init.normal_(model.net.embedding.weight[VOCAB:], std=0.1)
+        model.load_statistics({"subwords": torch.randint(0, 99, (VOCAB, 5)) * (torch.arange(VOCAB) > 1)[:, None]})
+    return model
 
 
 def _texts(*lengths: int) -> list[Tensor]:
@@ -35,7 +39,7 @@ def _texts(*lengths: int) -> list[Tensor]:
 
 
 def _options(encoder: EncoderName) -> dict[str, Any]:
-    return {"pairs": 40} if encoder == "bag" else {}
+    return {"ngrams": {"pairs": 40, "subwords": 30}, "bag": {"pairs": 40}}.get(encoder, {})
 
 
 # Padding
@@ -101,6 +105,64 @@ def test_the_bag_with_pairs_knows_an_order() -> None:
     assert VOCAB <= min(first, second) < max(first, second) < VOCAB + 1000
     torch.testing.assert_close(model(ids), head(table[[3, 9, 5, first, second]].mean(0, keepdim=True)))
     assert not model(ids).allclose(model(torch.tensor([[9, 5, 3]])))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_ngrams_are_the_sum_of_three_means(training: bool) -> None:
+    net = _small("ngrams", pairs=40, subwords=30, dropout=0.0).train(training).net
+    table, subwords = net.embedding.weight, net.subwords
+    ids = torch.tensor([[3, 9, 3, 0, 0], [7, 1, 2, 4, 8], [5, 0, 0, 0, 0]])
+    expected = []
+    for row in ids:
+        tokens = row[row != 0]
+        parts = tokens, net.bigram_ids(tokens[None])[0], subwords[tokens][subwords[tokens] != 0]
+        assert VOCAB + 40 <= int(parts[2].min()) <= int(parts[2].max()) < VOCAB + 40 + 30
+        means = [table[part].mean(0) if len(part) else torch.zeros(16) for part in parts]
+        expected.append(torch.stack(means).sum(0))
+    torch.testing.assert_close(net(ids), net.head(torch.stack(expected)))
+
+
+def test_pairs_and_subwords_that_training_has_not_seen_say_nothing() -> None:
+    model = LitTextClassifier(**SMALL).eval()
+    ids = torch.tensor([[3, 9, 5]])
+    alone = model(ids)
+    model.load_statistics({"subwords": torch.randint(1, 99, (VOCAB, 5))})
+    torch.testing.assert_close(model(ids), alone)
+    assert alone.allclose(model(ids.flip(1)))
+
+
+def test_subwords_are_set_once() -> None:
+    model = _small("ngrams")
+    before = model.net.subwords.clone()
+    model.load_statistics({"subwords": torch.ones(VOCAB, 3)})
+    assert model.net.subwords.equal(before)
+    assert not model.net.subwords[:2].any()
+    unused = LitTextClassifier(**SMALL, normalize=False)
+    unused.load_statistics({"subwords": torch.ones(VOCAB, 3)})
+    assert not unused.net.subwords.any()
+
+
+def test_defaults_are_those_of_the_encoder() -> None:
+    ngrams, bag, given = LitTextClassifier(), LitTextClassifier(encoder="bag"), LitTextClassifier(lr=0.0, pairs=0)
+    assert (ngrams.net.embedding.embedding_dim, ngrams.hparams["lr"], ngrams.net.pairs) == (16, 0.003, 100_000)
+    assert (bag.net.embedding.embedding_dim, bag.hparams["lr"], bag.net.pairs) == (128, 0.001, 0)
+    assert (given.hparams["lr"], given.net.pairs) == (0.0, 0)
+
+
+def test_a_checkpoint_from_before_the_ngrams_is_the_bag_that_it_was(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"vocab_size": 30, "encoder": "bag", "embedding_dim": 128, "num_outputs": 3, "pairs": 9}
+    model, trainer = LitTextClassifier(**options, lr=0.01), quiet_trainer()
+    trainer.fit(model, TinyTexts())
+    trainer.save_checkpoint(tmp_path / "new.ckpt")
+    saved = torch.load(tmp_path / "new.ckpt", weights_only=True)
+    del saved["hyper_parameters"]["subwords"]  # which it did not know
+    assert saved["hyper_parameters"]["lr"] == 0.01
+    names = ("net.embedding.weight", "net.head.1.bias", "net.head.1.weight")
+    assert sorted(name for name in saved["state_dict"] if name.startswith("net.")) == sorted(names)
+    torch.save(saved, tmp_path / "old.ckpt")
+    old = LitTextClassifier.load_from_checkpoint(tmp_path / "old.ckpt", weights_only=True).eval()
+    x = TinyTexts().splits["val"].samples.x
+    torch.testing.assert_close(old(x), model.eval()(x), rtol=0, atol=0)
 
 
 def test_pairs_spread_over_their_embeddings() -> None:
@@ -267,6 +329,7 @@ def test_sparse_gradients_want_a_learning_rate() -> None:
         ({"encoder": "cnn", "sparse": True}, "^sparse=True: .* give `encoder=bag`"),
         ({"encoder": "gru", "pairs": 5}, "^pairs=5: .* give `encoder=bag`"),
         ({"pairs": -1}, "^pairs=-1: give 0"),
+        ({"encoder": "ngrams", "subwords": -1}, "^subwords=-1: give 0"),
         ({"encoder": "transformer", "num_heads": 5}, "^num_heads=5: give a divisor of `embedding_dim=16`"),
         ({"num_heads": 0}, "^num_heads=0: give 1 or more"),
         ({"num_layers": 0}, "^num_layers=0: give 1 or more"),

@@ -11,6 +11,7 @@ import torch
 
 from datamodules import DataError, TextCSVDataModule
 from datamodules.base import Stage
+from datamodules.text.subwords import subword_hashes
 from datamodules.text.tokenizer import PAD, UNKNOWN
 from lit_models import LitTextClassifier
 from tests.helpers.front_door import Run
@@ -96,9 +97,17 @@ def test_a_regression_has_statistics_of_its_target(make: Make) -> None:
     data = make("".join(f"{i / 7:.4f}\tword{i}\n" for i in range(60)), val_fraction=0)
     assert (data.task, data.num_outputs, data.class_names) == ("regression", 1, None)
     samples, indices = data.splits["train"]
-    assert data.statistics.keys() == {"target_mean", "target_std"}
+    assert data.statistics.keys() == {"subwords", "target_mean", "target_std"}
     torch.testing.assert_close(data.statistics["target_mean"], samples.y[indices].mean())
-    assert make().statistics == {}
+    assert make().statistics.keys() == {"subwords"}
+
+
+def test_statistics_have_the_subwords_of_each_token(make: Make) -> None:
+    data = make(min_count=1)
+    subwords = data.statistics["subwords"]
+    assert len(subwords) == data.vocab_size
+    assert not subwords[:2].any(), "padding and the unknown have none"
+    assert subwords.equal(subword_hashes(data.tokenizer.tokens))
 
 
 def test_folds_and_balance_are_those_of_the_base(make: Make) -> None:
@@ -151,7 +160,9 @@ def test_what_is_no_text_is_refused(make: Make, raw: object) -> None:
 
 def test_the_state_is_primitives(state: dict[str, Any], workdir: Path) -> None:
     torch.save(state, workdir / "state.pt")
-    assert torch.load(workdir / "state.pt", weights_only=True) == state
+    found = torch.load(workdir / "state.pt", weights_only=True)
+    torch.testing.assert_close(found.pop("statistics"), state.pop("statistics"))
+    assert found == state
 
 
 @pytest.mark.parametrize(
