@@ -31,8 +31,8 @@ def sample(
     """
     if temperature == 0:
         return logits.argmax(1, keepdim=True)
-    # The highest logit becomes 0, which stays finite at any temperature.
-    logits = (logits - logits.amax(1, keepdim=True)) / temperature
+    # The highest logit becomes 0, which stays finite at any temperature but 0, as which a subnormal number may count.
+    logits = (logits - logits.amax(1, keepdim=True)) / max(temperature, torch.finfo(logits.dtype).tiny)
     if 0 < top_k < logits.shape[1]:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -math.inf)
     probabilities = logits.softmax(1)
