@@ -33,11 +33,10 @@ TABLES: dict[str, str] = {
     "pima_diabetes.csv": "--data.target Outcome",
     "titanic.csv": "--data.target Survived",
 }
-NETWORKS = {
+NETWORKS = {  # the recipe `table_mlp` is the default, written out
     "default": "--model LitMLPEnsemble",
     "LitTabM": "--model LitTabM",
     "LitMLP": "--model LitMLP",
-    "table_mlp": f"--config {CONFIGS}/table_mlp.yaml",
     "table_tabm": f"--config {CONFIGS}/table_tabm.yaml",
 }
 OTHERS = ("linear", "boosting", "forest")

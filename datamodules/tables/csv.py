@@ -30,7 +30,7 @@ from datamodules.user_data import physical_memory
 
 logger = logging.getLogger(__name__)
 
-SMALLEST_BATCH, LARGEST_BATCH = 32, 1024  # rows, unless `batch_size` is given
+SMALLEST_BATCH, LARGEST_BATCH = 64, 1024  # rows, unless `batch_size` is given
 PACKED = 5  # about how many times its size a gzip file unpacks to
 FILE_OPTIONS = ("header", "delimiter", "quote", "decimal", "encoding", "streaming")  # without a meaning for frames
 
@@ -65,8 +65,8 @@ class CSVDataModule(LabeledDataModule):
         streaming: Whether to read the table in parts while training, in memory that does not grow with it; by default
             if it is larger than a quarter of the memory. Rows are then divided by a hash of their number (or group),
             columns are fitted on a random sample of the training rows, and `balance` and `time_column` are unavailable.
-        batch_size: Rows in a training batch; by default a power of two near a two-hundredth of the training rows, from
-            32 to 1024.
+        batch_size: Rows in a training batch; by default a power of two near a hundredth of the training rows, from
+            64 to 1024.
         kwargs: Options of `LabeledDataModule`, `UserDataModule` and `DataModule`.
 
     Raises:
@@ -215,7 +215,7 @@ class CSVDataModule(LabeledDataModule):
                 self.key_column = next((column.name for column in self.columns.columns if column.is_identifier), None)
             self._trained_on = self.fingerprint
         if self._choose_batch_size:
-            self.batch_size = min(max(2 ** round(math.log2(max(1, size / 200))), SMALLEST_BATCH), LARGEST_BATCH)
+            self.batch_size = min(max(2 ** round(math.log2(max(1, size / 100))), SMALLEST_BATCH), LARGEST_BATCH)
 
     def _roles(self, part: Part) -> dict[str, str]:
         """Return the columns that are not features, and what they are."""

@@ -28,7 +28,8 @@ SAMPLE = 100_000  # rows of which medians and numbers of distinct values are tak
 IDENTIFIER = "dropped: identifier"  # the role of a column that identifies the rows
 HALF = 0.5  # a text column of which a smaller share of rows repeats a value is not categorical
 MIN_COUNT = 5  # a category in fewer training rows counts as unseen; in small tables, in fewer than 1 % of them
-NUM_QUANTILES = 33  # of each number, evenly spaced, for encodings by bins
+NUM_QUANTILES = 33  # of each number, for encodings by bins
+ROWS_PER_BIN, MIN_BINS = 32, 16  # between two quantiles there are at least so many rows, in tables of some size
 FAR = 1000  # standard deviations from 0: where float32 would resolve fewer than some 10,000 steps of one
 MAX_CATEGORIES = 1000  # of one column, the most frequent ones
 IDENTIFIER_NAME = re.compile(
@@ -51,7 +52,7 @@ class Column:
         std: Standard deviation likewise; 1 if it is 0.
         offset: Subtracted before a number becomes float32, whose 24 bits would not resolve its variation.
         quantiles: Evenly spaced quantiles of a number over the training rows that have it, the smallest and the largest
-            among them.
+            among them. Of few rows they are fewer, and some are repeated.
         categories: The values of a category, None for a missing one. Code 0 is for values unseen in training.
     """
 
@@ -285,11 +286,10 @@ def _fit_number(column: Column, x: NDArray[np.floating[Any]]) -> None:
     some = known if len(known) <= SAMPLE else known[np.random.default_rng(0).integers(0, len(known), SAMPLE)]
     column.median = float(np.median(some))
     values = np.unique(some)
-    if len(values) <= NUM_QUANTILES:  # each of them, so that bins end where the value changes
-        quantiles = np.sort(np.resize(values, NUM_QUANTILES))
-    else:
-        quantiles = np.quantile(some, np.linspace(0, 1, NUM_QUANTILES))
-    column.quantiles = quantiles.tolist()
+    if len(values) > NUM_QUANTILES:  # otherwise each of them, so that bins end where the value changes
+        bins = min(max(len(x) // ROWS_PER_BIN, MIN_BINS), NUM_QUANTILES - 1)
+        values = np.quantile(some, np.linspace(0, 1, bins + 1))
+    column.quantiles = np.sort(np.resize(values, NUM_QUANTILES)).tolist()
     x = np.where(gaps, column.median, x) if column.missing else x
     column.mean, std = float(x.mean(dtype=np.float64)), float(x.std(dtype=np.float64))
     column.std = std if std > 0 else 1.0

@@ -148,8 +148,8 @@ def test_bins_are_the_quantiles_of_the_training_rows_in_normalized_units(tmp_pat
     model.load_statistics(data.statistics)
     x = data.splits["train"][:][0]
     edges = model.net.encoding.edges * model.normalization.std[:, None] + model.normalization.mean[:, None]
-    expected = torch.quantile(x[:, 0], torch.linspace(0, 1, 33))
-    torch.testing.assert_close(edges[0], expected, rtol=1e-4, atol=1e-2)
+    expected = torch.quantile(x[:, 0], torch.linspace(0, 1, 17))  # of so few rows there are fewer
+    torch.testing.assert_close(edges[0].unique(), expected, rtol=1e-4, atol=1e-2)
     assert edges[1].round().unique().tolist() == [0, 1, 2]
     # A trained model keeps its bins.
     before = model.net.encoding.edges.clone()
@@ -157,9 +157,15 @@ def test_bins_are_the_quantiles_of_the_training_rows_in_normalized_units(tmp_pat
     assert model.net.encoding.edges.equal(before)
 
 
-def test_large_data_get_fewer_epochs() -> None:
+def test_few_and_many_data_get_fewer_epochs() -> None:
     model = LitMLPEnsemble()
-    assert [model.default_max_epochs(size) for size in (60, 50_000, 10**6)] == [64, 40, 4]
+    assert [model.default_max_epochs(size) for size in (60, 4000, 50_000, 10**6)] == [64, 128, 20, 4]
+
+
+def test_the_learning_rate_follows_the_task_and_is_known_to_checkpoints() -> None:
+    assert LitMLPEnsemble(task="multiclass", num_outputs=3).hparams["lr"] == 0.02
+    assert LitMLPEnsemble(task="regression", num_outputs=1).hparams["lr"] == 0.06
+    assert LitMLPEnsemble(task="regression", num_outputs=1, lr=0.01).hparams["lr"] == 0.01
 
 
 def test_it_bends_where_a_tree_would_split() -> None:
