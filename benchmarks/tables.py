@@ -39,6 +39,7 @@ NETWORKS = {  # the recipe `table_mlp` is the default, written out
     "LitMLP": "--model LitMLP",
     "table_tabm": f"--config {CONFIGS}/table_tabm.yaml",
 }
+QUIET = "--baselines false --doctor false"
 OTHERS = ("linear", "boosting", "forest")
 
 
@@ -85,7 +86,7 @@ def _errors(options: str, repeats: int, networks: tuple[str, ...]) -> tuple[dict
             split = f"{options} --data.seed {seed} --data.num_folds 5 --data.fold {fold}"
             for name in networks:
                 begin = time.perf_counter()
-                cli, _ = train(f"{NETWORKS[name]} --data CSVDataModule {split} --seed_everything {seed}")
+                cli, _ = train(f"{NETWORKS[name]} --data CSVDataModule {split} --seed_everything {seed} {QUIET}")
                 seconds += [time.perf_counter() - begin] if name == networks[0] else []
                 test = cli.summary.summary["test"]
                 found[name].append(test["test_rmse"] if "test_rmse" in test else 1 - test["test_acc"])
