@@ -254,7 +254,8 @@ class CSVDataModule(LabeledDataModule):
         """Return a short table of the columns, and a line about the task."""
         what = "a number" if self.class_names is None else f"one of {listed(self.class_names, 8)}"
         how = f"{self.task}, inferred" if self.given_task is None else self.task
-        task = f"{self.target_column} is predicted as {what} ({how}), in batches of {self.batch_size}"
+        target = self.target_column if self.target else f"{self.target_column}, the last column,"
+        task = f"{target} is predicted as {what} ({how}), in batches of {self.batch_size}"
         return f"{self.source.describe()}\n{task}"
 
     def _make_loader(

@@ -133,7 +133,7 @@ def test_a_path_is_all_that_a_default_run_needs(run: Run, workdir: Path, capsys:
     write(workdir / "table.csv", table())
     cli = run("--model LitMLP --data CSVDataModule --data.path table.csv --max_epochs 2")
     said = capsys.readouterr().out
-    assert "y is predicted as one of no, yes (binary, inferred)" in said
+    assert "y, the last column, is predicted as one of no, yes (binary, inferred)" in said
     data = cli.datamodule
     assert isinstance(data, CSVDataModule)
     assert cli.model.hparams["in_features"] == data.in_features
