@@ -36,11 +36,12 @@ class LitEnsemble(LitModule):
 
 
 class MLPEnsemble(nn.Module):
-    """Multilayer perceptrons side by side, all on the same encoded rows.
+    """Multilayer perceptrons side by side; half of them see the numbers as they are, and half their encoding too.
 
-    Takes the arguments of `LitMLPEnsemble`, and `num_outputs`. Weights have variance 1 and are divided by the square
-    root of the layer's inputs in the forward pass, so that one learning rate suits all layers (the NTK
-    parametrization, as in RealMLP: Holzmüller et al., NeurIPS 2024).
+    Smooth functions and those that bend differ in their errors, so that their mean is better than either. Takes the
+    arguments of `LitMLPEnsemble`, and `num_outputs`. Weights have variance 1 and are divided by the square root of the
+    layer's inputs in the forward pass, so that one learning rate suits all layers (the NTK parametrization, as in
+    RealMLP: Holzmüller et al., NeurIPS 2024).
     """
 
     def __init__(
@@ -57,31 +58,40 @@ class MLPEnsemble(nn.Module):
         self.categories = ExpandCategories(in_features, cat_cardinalities)
         self.num_numbers = self.categories.num_numbers
         self.encoding = PiecewiseLinearEncoding(self.num_numbers, num_bins)
-        sizes = [self.categories.out_features + self.num_numbers * num_bins, *hidden, num_outputs]
+        sizes = [*hidden, num_outputs]
+        plain = self.categories.out_features
+        shapes = [(k // 2, plain), (k - k // 2, plain + self.num_numbers * num_bins)]
+        self.first = nn.ParameterList(torch.randn(*shape, sizes[0]) for shape in shapes)
         self.weights = nn.ParameterList(torch.randn(k, *shape) for shape in itertools.pairwise(sizes))
-        self.biases = nn.ParameterList(torch.randn(k, 1, size) for size in sizes[1:])
+        self.biases = nn.ParameterList(torch.randn(k, 1, size) for size in sizes)
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the outputs of every member, `(B, k, num_outputs)`, from rows of shape `(B, in_features)`."""
-        encoded = self.encoding(x[:, : self.num_numbers])
-        h = torch.cat([self.categories(x), encoded], dim=1).expand(len(self.biases[0]), -1, -1)  # (k, B, F)
-        last = len(self.weights) - 1
-        for at, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            h = torch.baddbmm(bias, h, weight, alpha=weight.shape[1] ** -0.5)
-            if at < last:
-                h = h.relu()
-                if self.training and self.dropout:
-                    # One mask for all members: they differ enough, and random numbers take time.
-                    h = h * nn.functional.dropout(torch.ones_like(h[0]), self.dropout)
+        plain = self.categories(x)
+        encoded = torch.cat([plain, self.encoding(x[:, : self.num_numbers])], dim=1)
+        biases = self.biases[0].split([len(weight) for weight in self.first])
+        halves = zip((plain, encoded), self.first, biases, strict=True)
+        h = torch.cat([_linear(rows.expand(len(weight), -1, -1), weight, bias) for rows, weight, bias in halves])
+        for weight, bias in zip(self.weights, list(self.biases)[1:], strict=True):
+            h = h.relu()
+            if self.training and self.dropout:
+                # One mask for all members: they differ enough, and random numbers take time.
+                h = h * nn.functional.dropout(torch.ones_like(h[0]), self.dropout)
+            h = _linear(h, weight, bias)
         return h.transpose(0, 1)
+
+
+def _linear(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Compute a layer of each member, `(k, B, width)`, from its inputs, `(k, B, F)`."""
+    return torch.baddbmm(bias, h, weight, alpha=weight.shape[1] ** -0.5)
 
 
 class LitMLPEnsemble(LitEnsemble):
     """An ensemble of MLPs on piecewise-linear encodings, strong on tables of every size.
 
-    Each of `k` perceptrons has its own weights and its own loss, and their mean is the prediction. A number is given
-    to them both normalized and encoded by quantiles, so that they can bend where a tree would split.
+    Each of `k` perceptrons has its own weights and its own loss, and their mean is the prediction. All see each number
+    normalized; every other one also sees it encoded by quantiles, so that it can bend where a tree would split.
 
     Args:
         in_features: Numbers in a row, codes included.
@@ -140,4 +150,4 @@ class LitMLPEnsemble(LitEnsemble):
 
     def lr_factors(self) -> dict[str, float]:
         """Return the factors of the learning rate by prefix of parameter names, as in RealMLP."""
-        return {"net.weights": 1.0, "net.biases": 0.1, "net.categories": 1.0}
+        return {"net.first": 1.0, "net.weights": 1.0, "net.biases": 0.1, "net.categories": 1.0}
