@@ -36,12 +36,12 @@ class LitEnsemble(LitModule):
 
 
 class MLPEnsemble(nn.Module):
-    """Multilayer perceptrons side by side; half of them see the numbers as they are, and half their encoding too.
+    """Multilayer perceptrons side by side, each on the encoded rows or on the plain ones.
 
-    Smooth functions and those that bend differ in their errors, so that their mean is better than either. Takes the
-    arguments of `LitMLPEnsemble`, and `num_outputs`. Weights have variance 1 and are divided by the square root of the
-    layer's inputs in the forward pass, so that one learning rate suits all layers (the NTK parametrization, as in
-    RealMLP: Holzmüller et al., NeurIPS 2024).
+    Takes the arguments of `LitMLPEnsemble`, and `num_outputs` and `num_plain`: how many of the perceptrons see the
+    numbers without their encoding. Weights have variance 1 and are divided by the square root of the layer's inputs in
+    the forward pass, so that one learning rate suits all layers (the NTK parametrization, as in RealMLP: Holzmüller et
+    al., NeurIPS 2024).
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class MLPEnsemble(nn.Module):
         hidden: Sequence[int],
         dropout: float,
         num_bins: int,
+        num_plain: int = 0,
     ) -> None:
         super().__init__()
         self.categories = ExpandCategories(in_features, cat_cardinalities)
@@ -60,8 +61,8 @@ class MLPEnsemble(nn.Module):
         self.encoding = PiecewiseLinearEncoding(self.num_numbers, num_bins)
         sizes = [*hidden, num_outputs]
         plain = self.categories.out_features
-        shapes = [(k // 2, plain), (k - k // 2, plain + self.num_numbers * num_bins)]
-        self.first = nn.ParameterList(torch.randn(*shape, sizes[0]) for shape in shapes)
+        shapes = [(num_plain, plain), (k - num_plain, plain + self.num_numbers * num_bins)]
+        self.first = nn.ParameterList(torch.randn(*shape, sizes[0]) for shape in shapes if shape[0])
         self.weights = nn.ParameterList(torch.randn(k, *shape) for shape in itertools.pairwise(sizes))
         self.biases = nn.ParameterList(torch.randn(k, 1, size) for size in sizes)
         self.dropout = dropout
@@ -71,8 +72,8 @@ class MLPEnsemble(nn.Module):
         plain = self.categories(x)
         encoded = torch.cat([plain, self.encoding(x[:, : self.num_numbers])], dim=1)
         biases = self.biases[0].split([len(weight) for weight in self.first])
-        halves = zip((plain, encoded), self.first, biases, strict=True)
-        h = torch.cat([_linear(rows.expand(len(weight), -1, -1), weight, bias) for rows, weight, bias in halves])
+        kinds = zip((plain, encoded)[-len(self.first) :], self.first, biases, strict=True)
+        h = torch.cat([_linear(rows.expand(len(weight), -1, -1), weight, bias) for rows, weight, bias in kinds])
         for weight, bias in zip(self.weights, list(self.biases)[1:], strict=True):
             h = h.relu()
             if self.training and self.dropout:
@@ -90,8 +91,9 @@ def _linear(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 class LitMLPEnsemble(LitEnsemble):
     """An ensemble of MLPs on piecewise-linear encodings, strong on tables of every size.
 
-    Each of `k` perceptrons has its own weights and its own loss, and their mean is the prediction. All see each number
-    normalized; every other one also sees it encoded by quantiles, so that it can bend where a tree would split.
+    Each of `k` perceptrons has its own weights and its own loss, and their mean is the prediction. A number is given
+    to them both normalized and encoded by quantiles, so that they can bend where a tree would split. In a regression
+    half of them see it normalized only: smooth functions err elsewhere, so that the mean of both kinds errs less.
 
     Args:
         in_features: Numbers in a row, codes included.
@@ -136,7 +138,9 @@ class LitMLPEnsemble(LitEnsemble):
         check_sizes(k=k, num_bins=num_bins)
         if any(width < 1 for width in hidden):
             raise ModelError("a layer has at least 1 unit", option="hidden", value=list(hidden))
-        self.net = MLPEnsemble(in_features, cat_cardinalities, self.num_outputs, k, hidden, dropout, num_bins)
+        num_plain = k // 2 if is_regression else 0
+        sizes = (self.num_outputs, k, hidden, dropout, num_bins, num_plain)
+        self.net = MLPEnsemble(in_features, cat_cardinalities, *sizes)
         self.initialize()
         self.example_input_array = torch.zeros(2, in_features)
 
