@@ -93,7 +93,7 @@ class LitMLPEnsemble(LitEnsemble):
 
     Each of `k` perceptrons has its own weights and its own loss, and their mean is the prediction. A number is given
     to them both normalized and encoded by quantiles, so that they can bend where a tree would split. In a regression
-    half of them see it normalized only: smooth functions err elsewhere, so that the mean of both kinds errs less.
+    a quarter of them see it normalized only: smooth functions err elsewhere, and the mean of both kinds errs less.
 
     Args:
         in_features: Numbers in a row, codes included.
@@ -138,7 +138,7 @@ class LitMLPEnsemble(LitEnsemble):
         check_sizes(k=k, num_bins=num_bins)
         if any(width < 1 for width in hidden):
             raise ModelError("a layer has at least 1 unit", option="hidden", value=list(hidden))
-        num_plain = k // 2 if is_regression else 0
+        num_plain = k // 4 if is_regression else 0
         sizes = (self.num_outputs, k, hidden, dropout, num_bins, num_plain)
         self.net = MLPEnsemble(in_features, cat_cardinalities, *sizes)
         self.initialize()
