@@ -180,11 +180,13 @@ def _find_texts(root: Path, files: Sequence[Path], options: Mapping[str, Any]) -
     if not readable:
         problem = f"there is no table, image or text in it ({listed([str(file) for file in files], 3)})"
         raise DataError(problem, "give a file, or a folder that has some", "path", str(root))
-    folders = sorted({file.parts[0] for file in files if len(file.parts) > 1})
-    if len(folders) > 1 and all(len(file.parts) > 1 for file in files):
-        problem = f"its texts are in folders ({listed(folders, 3)}), which may be classes, or parts of one running text"
+    parts = sorted({file.parts[0] for file in files})
+    in_folders = all(len(file.parts) > 1 for file in files)
+    if len(parts) > 1 and (in_folders or len({Path(part).stem for part in parts}) == 1):  # reviews.pos and reviews.neg
+        where = "folders" if in_folders else "files"
+        problem = f"its texts are in {where} ({listed(parts, 3)}), which may be classes, or parts of one running text"
         remedy = "write classes as lines `label<TAB>text` or as a table, or give `data=TextCorpusDataModule`"
-        return _Finding("running text in folders", (TextCorpusDataModule, TextCSVDataModule), problem, remedy)
+        return _Finding(f"running text in {where}", (TextCorpusDataModule, TextCSVDataModule), problem, remedy)
     found = _find_in_file(root / readable[0], options)
     if found.classes[0] is not TextCorpusDataModule and readable[0].suffix.lower() not in SUFFIXES:
         remedy = f"give the files by a glob, as '{root / ('*' + readable[0].suffix)}'"

@@ -242,6 +242,10 @@ FOLDERS: dict[str, tuple[dict[str, str], str]] = {
         "its texts are in folders (neg, pos), which may be classes, or parts of one running text; write classes as "
         "lines `label<TAB>text` or as a table, or give `data=TextCorpusDataModule`",
     ),
+    "classes of lines": (
+        {"rt-polarity.neg": PROSE, "rt-polarity.pos": PROSE},
+        "its texts are in files (rt-polarity.neg, rt-polarity.pos), which may be classes, or parts of one running text",
+    ),
     "lines of other names": ({"a.label": FINE}, "of a folder of lines of LABEL:sub text all names must end in .csv,"),
     "images without classes": ({"a.png": "", "b.jpg": ""}, "its images have no classes; give a folder that holds"),
     "images and a table": (
