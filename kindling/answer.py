@@ -56,13 +56,15 @@ def verdict(outcome: Outcome, baselines: Sequence[Baseline]) -> list[str]:
     """Return what it means that a baseline is better than the model; nothing if none is."""
     name, sign = ("rmse", -1) if outcome.kind == "regression" else ("acc", 1)
     ours = outcome.measures[name].value
-    values = [baseline.outcome(name).measures[name].value for baseline in baselines]
-    if not values or sign * (max(sign * value for value in values) * sign - ours) <= 0:
+
+    def value(baseline: Baseline) -> float:
+        return baseline.outcome(name).measures[name].value
+
+    best = max(baselines, key=lambda baseline: sign * value(baseline), default=None)
+    if best is None or sign * (value(best) - ours) <= 0:
         return []
-    best = baselines[max(range(len(values)), key=lambda at: sign * values[at])]
-    value = best.outcome(name).measures[name].value
     low, high = difference(best.outcome(name), outcome, name)
-    said = f"A baseline is better: {best.name}, test_{name} {figure(value)} against {figure(ours)}"
+    said = f"A baseline is better: {best.name}, test_{name} {figure(value(best))} against {figure(ours)}"
     gap = f"the difference is {figure(low)} to {figure(high)}"
     if not (low > 0 or high < 0):
         unit = "samples" if outcome.groups is None else "groups"
